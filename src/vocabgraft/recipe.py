@@ -1,0 +1,374 @@
+"""A recipe: everything that decides the result, as data. TOML in, frozen models out, torch never imported.
+
+TOML and not YAML: `yaml.safe_load("lr: 2e-4")` gives a string and `no` gives False. Unknown keys are refused
+with the nearest known one, and all problems are reported at once. What a *machine* decides (device, threads,
+micro-batch) is not here and never enters a fingerprint.
+
+A value may differ by budget: `tokens = { smoke = 2_000, demo = 12_000 }`; the budget in force picks one before
+anything is validated, so the resolved recipe holds plain numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vocabgraft.errors import RecipeError
+
+BudgetName = Literal["smoke", "demo", "short", "full"]
+BUDGETS: tuple[str, ...] = get_args(BudgetName)
+Group = Literal["input.old", "input.new", "output.old", "output.new", "lora"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen table of a recipe; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Shape(Section):
+    """The size of a decoder: what `plan` needs to know before any weight is loaded."""
+
+    hidden: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    head_dim: Positive
+    intermediate: Positive
+    vocabulary: Positive
+    """Rows of the embedding matrix."""
+
+
+class Base(Section):
+    """The model that learns: where it comes from and on which terms."""
+
+    name: str
+    kind: Literal["pypi-gguf", "hub", "folder", "random-gemma3"]
+    source: str
+    """Python package, `owner/model@revision`, folder, or the seed of a random model."""
+    license: str
+    license_url: str = ""
+    sha256: str | None = None
+    """SHA-256 of the file the base is made from, where it is one file."""
+    gate: str = ""
+    """What a person must do before the weights can be had."""
+    tied: bool = True
+    shape: Shape
+
+
+class Data(Section):
+    """Corpora of the target language and of what must be kept (replay), and the dictionary."""
+
+    language: str
+    script: str
+    target: tuple[str, ...] = Field(min_length=1)
+    replay: tuple[str, ...] = Field(min_length=1)
+    dictionary: tuple[str, ...] = ()
+    license: str = "see each source"
+    held_out: Share = 0.15
+    """Share of documents, chosen by hash, that training never sees."""
+    min_chars: Positive = 40
+    max_chars: Positive = 20_000
+    """Longer documents are split at sentence ends; nothing is lost."""
+    min_script_share: Share = 0.3
+    max_bytes: Positive = 200_000_000
+    """Bytes of text collected per side, in source order."""
+
+
+class Tokenizer(Section):
+    """Which pieces are added and where they go."""
+
+    method: Literal["continued-bpe"] = "continued-bpe"
+    pieces: Positive
+    min_count: Positive = 2
+    """A merge must occur this often in the training text."""
+    place: Literal["slots"] = "slots"
+    reserved_slots: Positive = 99
+    """`<unused0>` … below this number stay untouched (MedGemma uses some for its thinking)."""
+
+
+class Init(Section):
+    """How the new rows start."""
+
+    method: Literal["subword-mean", "wechsel", "hybrid"] = "hybrid"
+    wechsel_share: Share = 0.1
+    """hybrid: weight of the WECHSEL row beside the subword mean, where the vectors support it."""
+    neighbours: Positive = 10
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    vector_size: Positive = 64
+    min_count: Positive = 5
+    """A piece seen less often has no static vector worth using."""
+    max_rise: Annotated[float, Field(gt=0)] = 2.0
+    """Gate: target bits per byte may be at most this many times the base's before training."""
+
+
+class Rates(Section):
+    """Learning rates by what they move."""
+
+    new: Rate | None = None
+    old: Rate | None = None
+    lora: Rate | None = None
+
+
+class Stage(Section):
+    """One of the seven trainings: rows x routes, a token budget, rates."""
+
+    name: str
+    train: tuple[Group, ...] = Field(min_length=1)
+    tokens: Positive
+    lr: Rates
+    replay_share: Share = 0.2
+
+    @model_validator(mode="after")
+    def _every_group_has_a_rate(self) -> Stage:
+        for group in self.train:
+            kind = group.split(".")[-1]
+            if getattr(self.lr, kind) is None:
+                raise ValueError(f"trains {group!r} but lr.{kind} is not given")
+        return self
+
+
+class Lora(Section):
+    """Adapters of the body (stages 6 and 7, instruction tuning)."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    body: Literal["nf4", "bf16"] = "nf4"
+    """How the frozen body is held while adapters train; they are merged into the full-precision body."""
+    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Training(Section):
+    """What all stages share."""
+
+    seed: int = 1
+    window: Positive = 256
+    """Tokens per packed row."""
+    tokens_per_step: Positive = 2048
+    warmup: Share = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Instruct(Section):
+    """Instruction tuning on questions and free-text pairs; loss on answers only."""
+
+    questions: tuple[str, ...] = ("samples:questions_ko",)
+    instructions: tuple[str, ...] = ("samples:instructions_ko",)
+    test_share: Share = 0.5
+    """Share of the questions, by hash, kept for evaluation only."""
+    train: tuple[Group, ...] = ("input.new", "output.new", "lora")
+    tokens: Positive
+    lr: Rates
+    replay_share: Share = 0.2
+    """Share of packed rows that are plain corpus text, so that tuning does not undo the stages."""
+
+
+class Evaluate(Section):
+    """What is measured, on what."""
+
+    target_questions: tuple[str, ...] = ("samples:questions_ko",)
+    replay_questions: tuple[str, ...] = ("samples:questions_en",)
+    window_bytes: Positive = 1024
+    """Bits per byte are measured in windows of this many bytes of text, for every tokenizer alike."""
+    probe_bytes: Positive = 16_384
+    """Held-out bytes per side measured after every stage."""
+    final_bytes: Positive = 65_536
+    max_questions: Positive = 400
+
+
+class Deploy(Section):
+    """Formats of the result and the proof that it serves."""
+
+    quantize: Literal["q4_0", "q4_1", "q8_0"] = "q4_1"
+    max_rise: Annotated[float, Field(gt=0)] = 0.25
+    """Gate: share by which quantising may raise bits per byte."""
+    question: str
+    greedy_prompts: Positive = 20
+
+
+class Recipe(Section):
+    """A whole job. See `load_recipe`."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    title: str
+    budget: BudgetName = "demo"
+    base: Base
+    data: Data
+    tokenizer: Tokenizer
+    init: Init = Init()
+    training: Training = Training()
+    stage: tuple[Stage, ...] = Field(min_length=7, max_length=7)
+    lora: Lora = Lora()
+    instruct: Instruct
+    evaluate: Evaluate = Evaluate()
+    deploy: Deploy
+
+    def section(self, dotted: str) -> Any:
+        """The resolved value at `data.target` or `stage.3`, as plain JSON types."""
+        value: Any = self.model_dump(mode="json")
+        for part in dotted.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return value
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> path of the recipes inside the package."""
+    folder = Path(str(resources.files("vocabgraft") / "recipes"))
+    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+
+
+def recipe_path(source: str) -> Path:
+    """The file behind a shipped name or a path."""
+    shipped = shipped_recipes()
+    if source in shipped:
+        return shipped[source]
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        if path.suffix in {".yaml", ".yml"}:
+            raise RecipeError(source, ["recipes are TOML; YAML reads 2e-4 as text and `no` as false"])
+        if path.is_file():
+            return path
+        raise RecipeError(source, [f"no such file; shipped recipes are {', '.join(shipped)}"])
+    near = difflib.get_close_matches(source, shipped, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; shipped are {', '.join(shipped)}"
+    raise RecipeError(source, [f"no recipe of this name{hint}"])
+
+
+def load_recipe(source: str, set_: Sequence[str] = (), budget: str | None = None) -> Recipe:
+    """Read a recipe by shipped name or path, apply `KEY=VALUE` settings and a budget, validate everything.
+
+    Values of settings are TOML (`data.target='["a.jsonl"]'`); what does not parse as TOML is text. Relative
+    data paths of a recipe file are meant from the working directory. Raises RecipeError with every problem.
+    """
+    path = recipe_path(source)
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as e:
+        raise RecipeError(source, [f"not TOML: {e}"]) from e
+    except UnicodeDecodeError as e:
+        raise RecipeError(source, [f"not UTF-8 at byte {e.start}"]) from e
+    problems = _apply_settings(raw, set_)
+    if budget is not None:
+        raw["budget"] = budget
+    chosen = str(raw.get("budget", "demo"))
+    # An unknown budget is one problem, not one for every value that depends on it.
+    raw = _pick_budget(raw, chosen, "", problems if chosen in BUDGETS else [])
+    return _validate(raw, source, problems)
+
+
+def recipe_from_resolved(resolved: dict[str, Any], source: str) -> Recipe:
+    """The recipe a run folder recorded."""
+    return _validate(resolved, source, [])
+
+
+def _validate(raw: dict[str, Any], source: str, problems: list[str]) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as e:
+        raise RecipeError(source, problems + _explain_all(e.errors())) from e
+    if problems:
+        raise RecipeError(source, problems)
+    return recipe
+
+
+def _apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> list[str]:
+    problems = []
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            problems.append(f"--set {setting}: write KEY=VALUE, e.g. --set tokenizer.pieces=2048")
+            continue
+        try:
+            value = tomllib.loads(f"x = {text}")["x"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        try:
+            _put(raw, key.strip().split("."), value)
+        except (KeyError, IndexError, ValueError, TypeError):
+            problems.append(f"--set {key}: no such place in the recipe")
+    return problems
+
+
+def _put(raw: Any, parts: list[str], value: Any) -> None:
+    for part in parts[:-1]:
+        raw = raw[int(part)] if isinstance(raw, list) else raw.setdefault(part, {})
+    if isinstance(raw, list):
+        raw[int(parts[-1])] = value
+    else:
+        raw[parts[-1]] = value
+
+
+def _pick_budget(value: Any, budget: str, path: str, problems: list[str]) -> Any:
+    if isinstance(value, dict):
+        if value and set(value) <= set(BUDGETS):
+            if budget in value:
+                return value[budget]
+            problems.append(f"{path}: no value for budget {budget!r}; it has {', '.join(value)}")
+            return next(iter(value.values()))
+        return {k: _pick_budget(v, budget, f"{path}.{k}".lstrip("."), problems) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_pick_budget(v, budget, f"{path}[{i}]", problems) for i, v in enumerate(value)]
+    return value
+
+
+def _explain_all(errors: Sequence[Any]) -> list[str]:
+    """One line an error; a list that is too short only because its items are wrong is not a second error."""
+    lines = []
+    for error in errors:
+        loc = error["loc"]
+        if error["type"] == "too_short" and any(o["loc"][: len(loc)] == loc and o is not error for o in errors):
+            continue
+        lines.append(_explain(error))
+    return lines
+
+
+def _explain(error: Any) -> str:
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error["loc"]).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(error["loc"][:-1])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}"
+        return f"{where}: unknown setting{hint}"
+    if error["type"] == "literal_error":
+        allowed = [a.strip(" '") for a in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        near = difflib.get_close_matches(str(error["input"]), allowed, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{where}: {error['input']!r} is not one of {error['ctx']['expected']}{hint}"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" + (f" (found {error['input']!r})" if _is_plain(error["input"]) else "")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    """Field names of the section an error points into."""
+    model: Any = Recipe
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        inner = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
+        model = next(a for a in inner if issubclass(a, BaseModel))
+    return sorted(model.model_fields)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value in one canonical spelling."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

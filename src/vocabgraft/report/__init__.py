@@ -1,0 +1,1 @@
+"""The report: a pure renderer over what a run wrote down. Training code never imports it."""

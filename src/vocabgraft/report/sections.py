@@ -1,0 +1,252 @@
+"""The parts of the HTML page, one function each. A part whose numbers are missing is the empty string."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from vocabgraft.report import figures, pictures
+from vocabgraft.report.ledger import Ledger, bits_path, final_on_other_text, number, stages
+from vocabgraft.report.licences import base_terms, licence_bill
+from vocabgraft.report.markup import escape, paragraph, section, table
+
+_MOST_SAMPLES = 5
+_TELLING_EVENT = re.compile(r"aside|fail|error|resum|interrupt|redo|warn|skip|unreadable|guard|stop|stale")
+_BULKY = ("time", "step", "event", "recipe", "metrics")
+_SIDES = ("target", "replay")
+
+
+def headline_cards(ledger: Ledger) -> str:
+    """The first screen: a handful of figures with what they were before."""
+    cards = [
+        f'<div class="card"><dt>{escape(h.label)}</dt><dd class="value">{escape(h.value)}</dd>'
+        f"<dd>{escape(h.note)}</dd></div>"
+        for h in figures.headlines(ledger)
+    ]
+    return f'<dl class="cards">{"".join(cards)}</dl>' if cards else ""
+
+
+def tokens(ledger: Ledger) -> str:
+    """The same text in tokens before and after."""
+    sample = ledger.find("13-expand-tokenizer", "sample")
+    drawn = []
+    for item in (sample if isinstance(sample, list) else [])[:_MOST_SAMPLES]:
+        before, after = _pieces(item, "before"), _pieces(item, "after")
+        if before and after:
+            drawn.append(_figure(pictures.token_chips(before, after, str(item.get("text", "")))))
+    how = "Each chip is one token, · is a space; outlined chips are tokens the base did not use here." if drawn else ""
+    counts = [figures.whole(ledger.find("13-expand-tokenizer", "tokens", when)) for when in ("before", "after")]
+    total = f"All measured text of the target language: {counts[0]} tokens before, {counts[1]} after."
+    return section("Tokens", paragraph(how), *drawn, paragraph(total if all(counts) else ""))
+
+
+def bits(ledger: Ledger) -> str:
+    """Bits per byte along the run, drawn and in figures."""
+    points = bits_path(ledger)
+    if not points:
+        return ""
+    apart = final_on_other_text(ledger)
+    drawn = [p for p in points if not (apart and p[0] == "final")]
+    rows = [_bits_row(label, (target, replay), drawn[0]) for label, target, replay in drawn]
+    if apart and (final := [p for p in points if p[0] == "final"]):
+        base = [number(ledger.find(key, "bits_per_byte", "base")) for key in ("51-korean", "52-english")]
+        start = ("base", base[0], base[1])
+        rows.append(_bits_row("base, on the text of the final evaluation", start[1:], start))
+        rows.append(_bits_row("final, on the text of the final evaluation", final[0][1:], start))
+    how = (
+        "Bits of surprise per byte of held-out text, whatever the tokenizer: lower is better. Replay is text of the "
+        "base's own language, which must not get worse."
+    )
+    other = "The final evaluation read more text than the probe after each step; compare it with its own base row."
+    head = ("after", "target", "against base", "replay", "against base")
+    picture = _figure(pictures.bits_plot(drawn)) if drawn else ""
+    return section(
+        "Bits per byte", paragraph(how), picture, paragraph(other if apart else ""), table(head, rows, (1, 2, 3, 4))
+    )
+
+
+def questions(ledger: Ledger) -> str:
+    """Multiple choice, with intervals, chance and the evaluation's own verdict."""
+    parts = []
+    for key in ("51-korean", "52-english"):
+        rows = figures.accuracies(ledger, key)
+        told = figures.verdict(ledger, key)
+        if rows:
+            parts.append(f"<h3>{escape(figures.step_title(ledger, key))}</h3>")
+            parts.append(_figure(pictures.interval_plot(rows, number(ledger.find(key, "choices", "chance")))))
+        parts.append(paragraph(told, "verdict"))
+    return section("Questions", *parts)
+
+
+def training(ledger: Ledger) -> str:
+    """What each training step moved, and the proof that it moved nothing else."""
+    proofs = {proof.step: proof for proof in figures.freeze_proofs(ledger)}
+    rows = []
+    for key, label in stages(ledger):
+        groups = ledger.find(key, "train")
+        trained = ", ".join(str(g) for g in groups) if isinstance(groups, list) else ""
+        ends = [figures.decimal(ledger.find(key, end), 2) for end in ("loss_first", "loss_last")]
+        loss = " → ".join(ends) if all(ends) else ""
+        count = figures.whole(ledger.find(key, "tokens"))
+        speed = figures.whole(ledger.find(key, "tokens_per_second"))
+        named = ": ".join(text for text in (label, _stage_name(ledger, label)) if text)
+        rows.append((named, trained, count, loss, speed, _proof(proofs.get(key))))
+    how = "Loss is in nats per token, so it compares only within a step. Frozen: tensors that had to stay, by SHA-256."
+    head = ("step", "trained", "tokens", "loss first → last", "tokens/s", "frozen tensors identical")
+    return section("Training and freeze proofs", paragraph(how if rows else ""), table(head, rows, (2, 3, 4)))
+
+
+def data(ledger: Ledger) -> str:
+    """The funnel: documents read, dropped by reason, kept, held out."""
+    parts = []
+    for side in _SIDES:
+        rows = _funnel(ledger, side)
+        if rows:
+            parts.append(f"<h3>{side}</h3>")
+            parts.append(table(("", "documents"), rows, (1,)))
+    return section("Data", *parts)
+
+
+def steps(ledger: Ledger) -> str:
+    """Every finished step: time, memory, key figure."""
+    rows = [
+        (
+            key,
+            figures.step_title(ledger, key),
+            figures.duration(manifest.get("seconds")),
+            figures.decimal(manifest.get("peak_memory_gb"), 2),
+            figures.key_figure(ledger, key),
+        )
+        for key, manifest in ledger.manifests.items()
+    ]
+    return section("Steps", table(("step", "", "time", "peak memory, GB", "key figure"), rows, (2, 3)))
+
+
+def deployment(ledger: Ledger) -> str:
+    """Files, and what quantising cost."""
+    files = ledger.find("61-quantize", "files")
+    entries = sorted(files.items()) if isinstance(files, dict) else []
+    sizes = [(name, figures.size(entry.get("bytes"))) for name, entry in entries if isinstance(entry, dict)]
+    cost = []
+    for side in _SIDES:
+        full, small = (number(ledger.find("61-quantize", "bits_per_byte", w, side)) for w in ("full", "quantised"))
+        if full is not None and small is not None:
+            cost.append((side, figures.decimal(full), figures.decimal(small), figures.change(full, small)))
+    equal, prompts = (figures.whole(ledger.find("61-quantize", "greedy", k)) for k in ("equal", "prompts"))
+    greedy = f"Greedy answers equal to the full model: {equal} of {prompts}." if equal and prompts else ""
+    head = ("bits per byte", "full", "quantised", "change")
+    return section("Files", table(("file", "size"), sizes, (1,)), table(head, cost, (1, 2, 3)), paragraph(greedy))
+
+
+def served(ledger: Ledger) -> str:
+    """One question put to the served model. The label is a duty (Korean AI Basic Act) and stays."""
+    question, answer = (ledger.find("62-serve", field) for field in ("question", "answer"))
+    said = ""
+    if isinstance(question, str) and isinstance(answer, str):
+        said = (
+            f'<div class="answer"><p class="label">AI-generated; not medical advice</p>'
+            f"<p><strong>{escape(question)}</strong></p>\n<p>{escape(answer)}</p></div>"
+        )
+    routes = ledger.find("62-serve", "routes")
+    rows = sorted((route, str(status)) for route, status in routes.items()) if isinstance(routes, dict) else []
+    return section("Served", paragraph(figures.key_figure(ledger, "62-serve")), said, table(("route", "status"), rows))
+
+
+def events(ledger: Ledger) -> str:
+    """What did not go straight: steps started twice, a changed recipe, warnings, results set aside."""
+    rows: list[tuple[str, str, str, str]] = []
+    open_steps: set[str] = set()
+    recipes = 0
+    for event in ledger.events:
+        kind, step = str(event.get("event", "")), str(event.get("step") or "")
+        told = kind if _TELLING_EVENT.search(kind.lower()) else ""
+        if kind == "recipe":
+            recipes += 1
+            told = "recipe changed" if recipes > 1 else ""
+        elif kind == "start":
+            told = "was interrupted, started again" if step in open_steps else ""
+            open_steps.add(step)
+        elif kind == "done":
+            open_steps.discard(step)
+        if told:
+            rows.append((figures.moment(event.get("time")), step, told, _details(event)))
+    rows += [("", step, "started and not finished", "") for step in sorted(open_steps)]
+    return section("What happened on the way", table(("time", "step", "event", "details"), rows))
+
+
+def licences(ledger: Ledger) -> str:
+    """The bill of licences, addresses as text."""
+    sentences = [paragraph(terms.sentence) for terms in base_terms(ledger)]
+    rows = [
+        (item.name, item.license or "unknown", item.url, "; ".join(t for t in (item.warning, item.note) if t))
+        for item in licence_bill(ledger)
+    ]
+    return section("Licences", *sentences, table(("source", "licence", "address", "note"), rows))
+
+
+def versions(ledger: Ledger) -> str:
+    """Software and machine; several values where steps ran under different ones."""
+    return section(
+        "Versions and machine", *(table((kind, ""), _union(ledger, kind)) for kind in ("versions", "machine"))
+    )
+
+
+def _figure(svg: str) -> str:
+    return f"<figure>{pictures.inline(svg)}</figure>"
+
+
+def _pieces(item: Any, when: str) -> list[str]:
+    pieces = item.get(when) if isinstance(item, dict) else None
+    return [str(piece) for piece in pieces] if isinstance(pieces, list) else []
+
+
+def _bits_row(
+    label: str, values: tuple[float | None, float | None], start: tuple[str, float | None, float | None]
+) -> tuple[str, ...]:
+    base = start[1:] if start[0] == "base" and not label.startswith("base") else (None, None)
+    cells = [label]
+    for value, before in zip(values, base, strict=True):
+        cells += [figures.decimal(value), figures.change(before, value)]
+    return tuple(cells)
+
+
+def _stage_name(ledger: Ledger, label: str) -> str:
+    """What the recipe calls "stage 3"; empty for instruction tuning."""
+    recorded, place = ledger.recipe.get("stage"), label.removeprefix("stage ")
+    if not isinstance(recorded, list) or not place.isdigit() or not 0 < int(place) <= len(recorded):
+        return ""
+    entry = recorded[int(place) - 1]
+    return str(entry.get("name", "")) if isinstance(entry, dict) else ""
+
+
+def _proof(proof: figures.FreezeProof | None) -> str:
+    if proof is None:
+        return "not recorded"
+    if proof.held is None:
+        return "nothing was frozen"
+    return f"{'✓' if proof.held else '✗ BROKEN:'} {proof.identical:,} of {proof.checked:,}"
+
+
+def _funnel(ledger: Ledger, side: str) -> list[tuple[str, str]]:
+    rows = []
+    for key, first, last in (("02-collect", "read", "kept"), ("04-preprocess", "", "documents")):
+        dropped = ledger.find(key, side, "dropped")
+        reasons = dropped.items() if isinstance(dropped, dict) else []
+        counted = sorted(((-(number(n) or 0), str(reason)) for reason, n in reasons))
+        rows.append(("read", ledger.find(key, side, first)))
+        rows += [(f"dropped: {reason}", -count) for count, reason in counted]
+        rows.append(("kept" if last == "kept" else "for training and evaluation", ledger.find(key, side, last)))
+    rows.append(("of these held out, never trained on", ledger.find("04-preprocess", side, "held_out_documents")))
+    return [(label, figures.whole(count)) for label, count in rows if figures.whole(count)]
+
+
+def _details(event: dict[str, Any]) -> str:
+    return ", ".join(f"{k}: {v}" for k, v in sorted(event.items()) if k not in _BULKY)
+
+
+def _union(ledger: Ledger, kind: str) -> list[tuple[str, str]]:
+    values: dict[str, set[str]] = {}
+    for manifest in ledger.manifests.values():
+        for name, value in manifest.get(kind, {}).items():
+            values.setdefault(str(name), set()).add(str(value))
+    return [(name, " / ".join(sorted(found))) for name, found in sorted(values.items())]

@@ -1,0 +1,72 @@
+"""What a step gets and what it gives back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from vocabgraft.machine import Machine
+from vocabgraft.recipe import Recipe
+from vocabgraft.run import SCRATCH, Licence, Run
+
+
+class Reporter(Protocol):
+    """How a step tells a person what it is doing."""
+
+    def say(self, text: str) -> None:
+        """One line of news."""
+
+    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar; the callable advances it."""
+
+
+class Silent:
+    """A reporter that reports nothing (library use, tests)."""
+
+    def say(self, text: str) -> None:
+        """Ignore."""
+
+    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Ignore."""
+        from contextlib import nullcontext
+
+        return nullcontext(lambda _: None)
+
+
+@dataclass(frozen=True)
+class Context:
+    """One step about to run: recipe, run folder, where to write, on what machine."""
+
+    key: str
+    recipe: Recipe
+    run: Run
+    out: Path
+    machine: Machine
+    reporter: Reporter
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for checkpoints: kept while the step is interrupted, dropped when it is done."""
+        path = self.out / SCRATCH
+        path.mkdir(exist_ok=True)
+        return path
+
+    def read_json(self, step: str, name: str) -> Any:
+        """A JSON output of an earlier step."""
+        return json.loads(self.run.path(step, name).read_text("utf-8"))
+
+    def base_folder(self) -> Path:
+        """Hugging Face folder of the base model, as 01-sources recorded it."""
+        return Path(self.read_json("01-sources", "base.json")["folder"])
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures for the ledger, and the licences of what the step brought in."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    licences: list[Licence] = field(default_factory=list)

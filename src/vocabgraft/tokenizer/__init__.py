@@ -1,0 +1,1 @@
+"""Grafting tokenizers: count words, train pieces on the base segmentation, select, expand, measure."""

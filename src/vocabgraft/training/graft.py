@@ -1,0 +1,180 @@
+"""A model under graft: base folder + what has been learnt so far (new rows, old rows, adapters).
+
+What is learnt is saved on its own, as three safetensors files; the base is never copied. An unchanged file is
+carried to the next stage as a hard link, so seven stages cost the disk of what they changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vocabgraft.embedding.rows import Rows, hash_tensor
+from vocabgraft.models.load import load_model
+from vocabgraft.training import lora
+
+NEW, OLD, ADAPTERS = "new_rows.safetensors", "old_rows.safetensors", "adapters.safetensors"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What the adapters are: rank, scale and layers; and how the body under them is held."""
+
+    rank: int
+    alpha: int
+    modules: tuple[str, ...]
+    body: str
+
+
+@dataclass
+class Graft:
+    """A live model, its rows, and its adapters (empty before stage 6)."""
+
+    model: Any
+    rows: Rows
+    adapters: dict[str, nn.Parameter] = field(default_factory=dict)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the old and new rows, the body and the adapters, as they stand."""
+        body = hashlib.sha256()
+        matrices = {w.data_ptr() for w in self.rows.live.values()}
+        adapted = {p.data_ptr() for p in self.adapters.values()}
+        for name, tensor in sorted(self.model.state_dict().items()):
+            if isinstance(tensor, Tensor) and tensor.data_ptr() not in matrices | adapted:
+                body.update(f"{name}:{hash_tensor(tensor.reshape(-1))}".encode())
+        found = {**self.rows.hashes(), "body": body.hexdigest()}
+        if self.adapters:
+            each = (f"{n}:{hash_tensor(p)}" for n, p in self.adapters.items())
+            found["lora"] = hashlib.sha256("".join(each).encode()).hexdigest()
+        return found
+
+
+def open_graft(
+    base: Path, ids: Tensor, state: Path | None, *, spec: AdapterSpec | None, seed: int, device: str = "cpu"
+) -> Graft:
+    """Load the base and put the learnt state on top; with a spec, adapters are attached (and loaded when saved)."""
+    model = load_model(base, device=device, body=spec.body if spec else "bf16")
+    rows = Rows(model, ids)
+    graft = Graft(model, rows)
+    if state is not None:
+        for name in (OLD, NEW):
+            if (state / name).exists():
+                rows.load(read(state / name))
+    if spec is not None:
+        graft.adapters = lora.attach(model, rank=spec.rank, alpha=spec.alpha, modules=spec.modules, seed=seed)
+        if state is not None and (state / ADAPTERS).exists():
+            lora.load(graft.adapters, read(state / ADAPTERS))
+    return graft
+
+
+def save_graft(graft: Graft, out: Path, previous: Path | None, trained: Collection[str]) -> None:
+    """Write what `trained` moved; carry the rest over from `previous`."""
+    rows = graft.rows.state()
+    blocks = {
+        NEW: {k: v for k, v in rows.items() if k.endswith(".new")},
+        OLD: {k: v for k, v in rows.items() if k.endswith(".old")},
+        ADAPTERS: {k: v.detach() for k, v in graft.adapters.items()},
+    }
+    moved = {NEW: ".new", OLD: ".old", ADAPTERS: "lora"}
+    for name, tensors in blocks.items():
+        if not tensors:
+            continue
+        changed = any(g.endswith(moved[name]) for g in trained)
+        if not changed and previous is not None and (previous / name).exists():
+            carry(previous / name, out / name)
+        else:
+            write(out / name, tensors)
+
+
+def carry(source: Path, goal: Path) -> None:
+    """Hard link, or copy where links are not to be had."""
+    goal.unlink(missing_ok=True)
+    try:
+        os.link(source, goal)
+    except OSError:
+        shutil.copyfile(source, goal)
+
+
+def write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Save tensors as safetensors, atomically. A full disk is an OSError, not a Rust error."""
+    from safetensors.torch import save
+
+    temporary = path.with_name(path.name + ".tmp")
+    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    with temporary.open("wb") as f:
+        f.write(save(plain))
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Load a safetensors file."""
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def export_folder(
+    base: Path, tokenizer: Path, state: Path, ids: Tensor, out: Path, *, alpha: int, rank: int
+) -> dict[str, int]:
+    """Merge everything learnt into a Hugging Face folder in the base's own precision.
+
+    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. Returns
+    how many tensors were changed and how many kept.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    weights: dict[str, Tensor] = {}
+    for file in sorted(base.glob("*.safetensors")):
+        weights |= read(file)
+    changed = _merged_rows(weights, state, ids)
+    if (state / ADAPTERS).exists():
+        changed |= lora.merge_into(weights, read(state / ADAPTERS), alpha / rank)
+    total = len(weights)
+    weights |= changed
+    write(out / "model.safetensors", weights)
+    for name in ("config.json", "generation_config.json"):
+        if (base / name).exists():
+            shutil.copyfile(base / name, out / name)
+    for file in sorted(tokenizer.iterdir()):
+        if file.suffix in {".model", ".json", ".jinja"} and file.name != "expansion.json":
+            shutil.copyfile(file, out / file.name)
+    return {"changed": len(changed), "kept": total - len(changed)}
+
+
+def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor) -> dict[str, Tensor]:
+    learnt = read(state / NEW) | (read(state / OLD) if (state / OLD).exists() else {})
+    names = {"input": _only(weights, "embed_tokens.weight"), "output": "lm_head.weight"}
+    changed = {}
+    for route, name in names.items():
+        if name not in weights or f"{route}.new" not in learnt:
+            continue
+        matrix = learnt.get(f"{route}.old", weights[name]).to(weights[name].dtype).clone()
+        matrix[ids] = learnt[f"{route}.new"].to(matrix.dtype)
+        changed[name] = matrix
+    return changed
+
+
+def _only(weights: dict[str, Tensor], ending: str) -> str:
+    (name,) = [n for n in weights if n.endswith(ending)]
+    return name
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """config.json of a model folder."""
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return found
+
+
+def tensor_ids(ids: Collection[int]) -> Tensor:
+    """Ids as a tensor."""
+    return torch.tensor(list(ids), dtype=torch.long)

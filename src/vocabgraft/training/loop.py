@@ -1,0 +1,213 @@
+"""The one training loop: seven stages and instruction tuning are the same loop with other groups.
+
+    x    = rows.look_up(tokens)              a leaf: the input route's gradient is read off it
+    h    = body(x)                           with a graph only when inputs or adapters train
+    loss = head(h)                           gradients for hidden states and rows, as asked
+    h.backward(dh); rows.add_input_gradient  then clip, AdamW (Loshchilov & Hutter, arXiv 1711.05101), write through
+
+Batches are a pure function of the step, and a checkpoint holds everything else, so on one machine and thread
+count a resumed training ends in the same bytes as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vocabgraft.corpus.mix import NO_TARGET
+from vocabgraft.corpus.mix import Rows as Batch
+from vocabgraft.errors import ModelError
+from vocabgraft.models.load import decoder_of
+from vocabgraft.training.checkpoint import Checkpoints, Snapshot
+from vocabgraft.training.graft import Graft
+from vocabgraft.training.objective import backward_through_head
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What trains, how fast, how long. Rates are peaks: linear warm-up, then a cosine down to a tenth."""
+
+    groups: tuple[str, ...]
+    steps: int
+    lr_new: float | None = None
+    lr_old: float | None = None
+    lr_lora: float | None = None
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+
+    def factor(self, step: int) -> float:
+        """Share of the peak rate at an update (0-based)."""
+        warm = max(1, round(self.steps * self.warmup))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training did. Losses are nats per predicted token, one a step."""
+
+    steps: int
+    tokens: int
+    losses: list[float]
+    seconds: float
+
+
+def train(
+    graft: Graft,
+    batch_at: Callable[[int], Batch],
+    schedule: Schedule,
+    *,
+    micro_batch: int,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 120.0,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> Trained:
+    """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
+
+    Raises ModelError on a loss that is not finite, before the update is applied.
+    """
+    named = trainable(graft, schedule)
+    optimizer = _adamw(named, schedule)
+    start, losses = _resume(graft, named, optimizer, checkpoints)
+    began = saved = time.monotonic()
+    tokens = 0
+    for step in range(start, schedule.steps):
+        batch = batch_at(step)
+        loss = _accumulate(graft, batch, schedule.groups, micro_batch)
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"loss is {loss} at step {step}, tokens of its first row {batch.tokens[0, :8].tolist()}; "
+                "nothing was updated. Lower the stage's lr, or look at that text"
+            )
+        _update(named, optimizer, schedule, step)
+        graft.rows.write()
+        losses.append(loss)
+        tokens += batch.tokens.size
+        on_step(step, loss)
+        if checkpoints and time.monotonic() - saved > checkpoint_seconds and step + 1 < schedule.steps:
+            checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
+            saved = time.monotonic()
+    for _, parameter, _ in named:
+        parameter.grad = None
+    return Trained(schedule.steps, tokens, losses, time.monotonic() - began)
+
+
+def trainable(graft: Graft, schedule: Schedule) -> list[tuple[str, nn.Parameter, float]]:
+    """(name, parameter, peak rate) of exactly what the groups name."""
+    if any(g.endswith(".old") for g in schedule.groups):
+        graft.rows.open_old()
+    rates = {"new": schedule.lr_new, "old": schedule.lr_old}
+    found = [(n, p, rates[n.split(".")[-1]]) for n, p in graft.rows.parameters(schedule.groups)]
+    if "lora" in schedule.groups:
+        if not graft.adapters:
+            raise ModelError("the stage trains 'lora' but the graft has no adapters")
+        found += [(f"lora:{n}", p, schedule.lr_lora) for n, p in graft.adapters.items()]
+    missing = [n for n, _, rate in found if rate is None]
+    if missing:
+        raise ModelError(f"no learning rate for {missing[0]}")
+    return [(n, p, float(rate or 0.0)) for n, p, rate in found]
+
+
+def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> torch.optim.AdamW:
+    groups = [{"params": [p], "lr": rate, "peak": rate} for _, p, rate in named]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, weight_decay=schedule.weight_decay, fused=True)
+
+
+def _accumulate(graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int) -> float:
+    """Gradients of the mean loss over a step's targets, whatever the micro-batch."""
+    rows = graft.rows
+    weight = 1.0 / max(1, int((batch.targets != NO_TARGET).sum()))
+    loss = 0.0
+    for at in range(0, len(batch), micro_batch):
+        part = batch.take(range(at, min(at + micro_batch, len(batch))))
+        loss += _forward_backward(graft, part, groups, weight)
+    if rows.old and rows.old["input"].grad is not None:
+        rows.old["input"].grad[rows.ids] = 0.0
+    return loss
+
+
+def _forward_backward(graft: Graft, part: Batch, groups: tuple[str, ...], weight: float) -> float:
+    rows = graft.rows
+    device = rows.live["input"].device
+    tokens = torch.from_numpy(part.tokens).to(device)
+    targets = torch.from_numpy(part.targets).to(device)
+    into_input = any(g.startswith("input.") for g in groups)
+    needs_graph = into_input or "lora" in groups
+    x = rows.look_up(tokens).requires_grad_(into_input)
+    with torch.set_grad_enabled(needs_graph):
+        hidden = hidden_states(graft.model, x, torch.from_numpy(part.positions).to(device))
+    counted = targets != NO_TARGET
+    loss, gradient = backward_through_head(
+        hidden.detach()[counted],
+        targets[counted],
+        rows,
+        groups,
+        weight=weight,
+        want_hidden=needs_graph,
+        softcap=getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None),
+    )
+    if needs_graph:
+        whole = torch.zeros_like(hidden)
+        whole[counted] = gradient.to(whole.dtype)
+        hidden.backward(whole)
+    if into_input:
+        rows.add_input_gradient(tokens, x.grad, groups)
+    return loss
+
+
+def hidden_states(model: Any, x: Tensor, positions: Tensor) -> Tensor:
+    """Last hidden states (B, T, D) of packed rows.
+
+    Documents in a row stay apart only with restarting positions, no mask and no cache (transformers,
+    masking_utils.find_packed_sequence_indices); anything else contaminates silently.
+    """
+    out = decoder_of(model)(inputs_embeds=x, position_ids=positions, attention_mask=None, use_cache=False)
+    return out.last_hidden_state
+
+
+def _update(
+    named: list[tuple[str, nn.Parameter, float]], optimizer: torch.optim.AdamW, schedule: Schedule, step: int
+) -> None:
+    torch.nn.utils.clip_grad_norm_([p for _, p, _ in named if p.grad is not None], schedule.clip)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * schedule.factor(step)
+    optimizer.step()
+    for _, parameter, _ in named:
+        if parameter.grad is not None:
+            parameter.grad.zero_()
+
+
+def _tensors(named: list[tuple[str, nn.Parameter, float]], optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, parameter, _ in named:
+        found[f"value/{name}"] = parameter.detach()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            found[f"{key}/{name}"] = value
+    return found
+
+
+@torch.no_grad()
+def _resume(
+    graft: Graft,
+    named: list[tuple[str, nn.Parameter, float]],
+    optimizer: torch.optim.AdamW,
+    checkpoints: Checkpoints | None,
+) -> tuple[int, list[float]]:
+    snapshot = checkpoints.latest() if checkpoints else None
+    if snapshot is None:
+        return 0, []
+    for name, parameter, _ in named:
+        parameter.copy_(snapshot.tensors[f"value/{name}"])
+        moments = {k: snapshot.tensors.get(f"{k}/{name}") for k in ("step", "exp_avg", "exp_avg_sq")}
+        if moments["step"] is not None:
+            optimizer.state[parameter] = moments
+    graft.rows.write()
+    return snapshot.step, list(snapshot.losses)

@@ -1,0 +1,151 @@
+"""A whole run, written by hand: every number in it is found again in the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vocabgraft.report.ledger import Ledger, read_ledger
+
+BEFORE = ["▁", "당", "뇨", "병", "▁환", "자는", "▁혈", "당을", "▁재", "<0xEB>", "<0x9D>", "<0xBC>"]
+AFTER = ["▁당뇨병", "▁환자는", "▁혈당을", "▁재라"]
+LAW = {"name": "korean-law", "license": "public domain", "url": "https://law.go.kr", "note": "art. 7"}
+EXAM = {"name": "KorMedMCQA", "license": "CC-BY-NC-2.0", "url": "", "note": ""}
+
+
+def step_metrics() -> dict[str, dict[str, Any]]:
+    """Metrics of a run that went through all measured steps."""
+    trained = {
+        "train": ["input.new"],
+        "tokens": 4096,
+        "steps": 4,
+        "loss_first": 5.5,
+        "loss_last": 4.25,
+        "frozen": {"checked": 236, "identical": 236},
+        "tokens_per_second": 512.0,
+    }
+    choices = {
+        "base": {"accuracy": 0.2125, "n": 80, "low": 0.137, "high": 0.315},
+        "final": {"accuracy": 0.2375, "n": 80, "low": 0.158, "high": 0.342},
+        "chance": 0.2,
+        "verdict": "Not distinguishable from chance (p = 0.4, n = 80).",
+    }
+    return {
+        "00-environment": {},
+        "02-collect": {"target": {"read": 1234, "kept": 1100, "dropped": {"too short": 100, "wrong script": 34}}},
+        "04-preprocess": {
+            "target": {"documents": 1000, "bytes": 5_600_000, "held_out_documents": 150, "dropped": {"duplicate": 99}}
+        },
+        "13-expand-tokenizer": {
+            "new_pieces": 1024,
+            "first_new_id": 256001,
+            "tokens_per_word": {"before": 3.21, "after": 1.98},
+            "tokens": {"before": 32100, "after": 19800},
+            "english_ids_changed": 0,
+            "sample": [{"text": "당뇨병 환자는 혈당을 재라", "before": BEFORE, "after": AFTER}],
+        },
+        "21-resize": {"rows": 262144, "tied": True, "shape_changed": False},
+        "22-initialise": {
+            "methods": {"subword-mean": 1000, "wechsel": 24},
+            "bits_per_byte": {
+                "target": {"base": 1.511, "initialised": 1.877},
+                "replay": {"base": 0.911, "initialised": 0.912},
+            },
+        },
+        "31-stage1": {**trained, "bits_per_byte": {"target": 1.699, "replay": 0.913}},
+        "32-stage2": {**trained, "train": ["output.new"], "bits_per_byte": {"target": 1.622, "replay": 0.914}},
+        "41-instruct": {**trained, "train": ["lora"], "bits_per_byte": {"target": 1.401, "replay": 0.915}},
+        "51-korean": {"bits_per_byte": {"base": 1.533, "final": 1.444}, "choices": choices},
+        "52-english": {"bits_per_byte": {"base": 0.922, "final": 0.933}, "choices": {"chance": 0.2}},
+        "61-quantize": {
+            "files": {"model-q4_1.gguf": {"bytes": 241_000_000}},
+            "bits_per_byte": {
+                "full": {"target": 1.401, "replay": 0.915},
+                "quantised": {"target": 1.466, "replay": 0.955},
+            },
+            "greedy": {"prompts": 20, "equal": 17},
+        },
+        "62-serve": {
+            "engine": "llama.cpp",
+            "question": "고혈압 환자에게 권장되는 생활 습관은?",
+            "answer": "싱겁게 먹고 걷습니다.",
+            "routes": {"/health": 200, "/v1/models": 401},
+            "tokens_per_second": 31.4,
+        },
+    }
+
+
+def make_ledger(metrics: dict[str, dict[str, Any]], base: dict[str, str] | None = None) -> Ledger:
+    """A ledger around given metrics; the base is Gemma 3 270M unless told otherwise."""
+    manifests = {
+        key: {
+            "step": key,
+            "title": f"title of {key}",
+            "seconds": 12.3,
+            "peak_memory_gb": 1.875,
+            "versions": {"torch": "2.13.0"},
+            "machine": {"device": "cpu"},
+            "licences": [LAW, EXAM] if key == "02-collect" else [],
+            "outputs": [{"path": "model/model.safetensors", "bytes": 77, "sha256": "ab" * 32}],
+            "metrics": values,
+        }
+        for key, values in metrics.items()
+    }
+    gemma = {"name": "gemma-3-270m", "kind": "pypi-gguf", "source": "gemma3_270m", "license": "Gemma Terms of Use"}
+    recipe = {
+        "name": "korean-gemma-270m",
+        "title": "Korean for Gemma 3 270M",
+        "base": gemma if base is None else base,
+        "data": {"language": "ko"},
+        "stage": [{"name": "new input rows"}, {"name": "new output rows"}],
+    }
+    return Ledger("my-run", recipe, manifests, [{"time": 1795302481.0, "event": "start", "step": "00-environment"}])
+
+
+@pytest.fixture
+def metrics() -> dict[str, dict[str, Any]]:
+    return step_metrics()
+
+
+@pytest.fixture
+def make() -> Callable[..., Ledger]:
+    return make_ledger
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return make_ledger(step_metrics())
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, ledger: Ledger) -> Path:
+    """The same run as a folder on disk."""
+    folder = tmp_path / "my-run"
+    for key, manifest in ledger.manifests.items():
+        (folder / key).mkdir(parents=True)
+        (folder / key / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    (folder / "recipe.resolved.json").write_text(json.dumps(ledger.recipe), "utf-8")
+    (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in ledger.events), "utf-8")
+    assert read_ledger(folder) == ledger
+    return folder
+
+
+@pytest.fixture
+def hostile() -> Ledger:
+    """A run whose every text tries to leave its place."""
+    return make_ledger(_poison(step_metrics()), {"name": EVIL, "license": EVIL, "source": EVIL})
+
+
+EVIL = "</text></svg><script src='http://evil.example/x.js'>\"'&|`]( \x00\x1b[2J\ud800"
+
+
+def _poison(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {(k if k.isidentifier() or "-" in k else EVIL): _poison(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_poison(v) for v in value]
+    return EVIL + value if isinstance(value, str) else value
