@@ -221,7 +221,7 @@ def _do(
     started = time.monotonic()
     try:
         work = getattr(importlib.import_module(f"vocabgraft.steps.{module}"), function)
-        result: StepResult = work(Context(step.key, run.recipe, run, out, machine, reporter))
+        result: StepResult = work(Context(step.key, step.needs, run.recipe, run, out, machine, reporter))
         seconds = time.monotonic() - started
         manifest = Manifest(
             step=step.key,

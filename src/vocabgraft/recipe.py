@@ -104,6 +104,8 @@ class Init(Section):
     method: Literal["subword-mean", "wechsel", "hybrid"] = "hybrid"
     wechsel_share: Share = 0.1
     """hybrid: weight of the WECHSEL row beside the subword mean, where the vectors support it."""
+    norm: Annotated[float, Field(gt=0, le=2)] = 0.75
+    """Norm of a new row as a share of its parts' mean norm (tied: between the input's 1 and the output's less)."""
     neighbours: Positive = 10
     temperature: Annotated[float, Field(gt=0)] = 0.1
     vector_size: Positive = 64

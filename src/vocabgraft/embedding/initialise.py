@@ -36,11 +36,13 @@ def build_rows(
     wechsel: Mapping[int, WechselRow],
     *,
     share: float,
+    norm: float = 1.0,
 ) -> tuple[Tensor, list[RowOrigin]]:
-    """Mix subword means with WECHSEL rows in the given share where there is one; norms calibrated to the parts.
+    """Mix subword means with WECHSEL rows in the given share where there is one; norms calibrated.
 
     base: (V, D). Returns (N, D) float32 rows in the order of `ids`, and their origins. share 0 is the plain
-    subword mean, 1 the plain WECHSEL row (with the subword mean where no vector supports it).
+    subword mean, 1 the plain WECHSEL row (with the subword mean where no vector supports it). norm: goal as a
+    share of the parts' mean norm.
     """
     rows = calibrate_norms(subword_mean(base, parts), base, parts)
     methods = []
@@ -51,7 +53,7 @@ def build_rows(
             methods.append("wechsel" if share == 1 else "subword-mean + wechsel")
         else:
             methods.append("subword-mean")
-    rows = calibrate_norms(rows, base, parts)
+    rows = calibrate_norms(rows, base, parts, norm)
     origins = [
         RowOrigin(
             i,

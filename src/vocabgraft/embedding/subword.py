@@ -16,10 +16,11 @@ def subword_mean(base: Tensor, parts: Sequence[Sequence[int]]) -> Tensor:
     return torch.stack([base[list(p)].float().mean(0) for p in parts])
 
 
-def calibrate_norms(rows: Tensor, base: Tensor, parts: Sequence[Sequence[int]]) -> Tensor:
-    """Scale each row (N, D) to the mean norm of its parts' rows.
+def calibrate_norms(rows: Tensor, base: Tensor, parts: Sequence[Sequence[int]], share: float = 1.0) -> Tensor:
+    """Scale each row (N, D) to `share` of the mean norm of its parts' rows.
 
-    Gemma's rows have almost one norm (270M: 1.028-1.035) and subword means only 0.8 of it.
+    Gemma's rows have almost one norm (270M: 1.028-1.035). As an input a row wants that norm; as an output a
+    shorter one is a prior for "rare", and on a tied matrix one value serves both (docs/log.md: best near 0.7).
     """
-    goal = torch.stack([base[list(p)].float().norm(dim=1).mean() for p in parts])
+    goal = share * torch.stack([base[list(p)].float().norm(dim=1).mean() for p in parts])
     return rows * (goal / rows.norm(dim=1).clamp_min(1e-8))[:, None]

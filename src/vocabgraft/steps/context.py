@@ -42,6 +42,7 @@ class Context:
     """One step about to run: recipe, run folder, where to write, on what machine."""
 
     key: str
+    needs: tuple[str, ...]
     recipe: Recipe
     run: Run
     out: Path

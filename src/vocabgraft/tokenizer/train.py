@@ -61,32 +61,39 @@ def train_pieces(
 def _count_runs(base: Tokenizer, counts: Counter[str], script: regex.Pattern[str]) -> Counter[tuple[int, ...]]:
     """Maximal runs of base ids that may merge, with their counts."""
     words = sorted(counts)
-    inside: dict[int, bool] = {}
+    places: dict[int, str] = {}
     runs: Counter[tuple[int, ...]] = Counter()
     for start in range(0, len(words), 20_000):
         chunk = words[start : start + 20_000]
         for word, encoding in zip(chunk, base.encode_batch(chunk, add_special_tokens=False), strict=True):
-            for run in _runs(encoding.ids, base, script, inside):
+            for run in _runs(encoding.ids, base, script, places):
                 runs[run] += counts[word]
     return runs
 
 
 def _runs(
-    ids: list[int], base: Tokenizer, script: regex.Pattern[str], inside: dict[int, bool]
+    ids: list[int], base: Tokenizer, script: regex.Pattern[str], places: dict[int, str]
 ) -> Iterator[tuple[int, ...]]:
+    """Runs of two and more. A piece with ▁ opens a new one: a text may hold a literal ▁ in the middle of a word."""
     run: list[int] = []
     for i in ids:
-        if i not in inside:
-            letters = base.id_to_token(i).removeprefix(SPACE)
-            inside[i] = all(script.fullmatch(c) for c in letters)
-        if not inside[i]:
+        if i not in places:
+            places[i] = _place(base.id_to_token(i), script)
+        if places[i] != "inside":
             if len(run) > 1:
                 yield tuple(run)
             run = []
-        else:
+        if places[i] != "outside":
             run.append(i)
     if len(run) > 1:
         yield tuple(run)
+
+
+def _place(piece: str, script: regex.Pattern[str]) -> str:
+    """Where a base piece may stand in a run: 'first', 'inside' or 'outside' (not at all)."""
+    if not all(script.fullmatch(c) for c in piece.removeprefix(SPACE)):
+        return "outside"
+    return "first" if piece.startswith(SPACE) else "inside"
 
 
 def _learn(words: dict[str, int], alphabet: list[str], size: int, min_count: int) -> list[str]:

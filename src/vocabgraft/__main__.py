@@ -1,0 +1,5 @@
+"""python -m vocabgraft."""
+
+from vocabgraft.cli import main
+
+main()

@@ -1,0 +1,362 @@
+"""The command line: recipes, copy, check, plan, run, status, show, report, chat, serve, audit, doctor.
+
+Exit codes: 0 done, 1 a check found something wrong, 2 something a person can fix (one message, no traceback),
+130/143 interrupted. `--json` prints one JSON value on standard output. Heavy imports happen inside commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from vocabgraft.errors import VocabgraftError
+
+if TYPE_CHECKING:
+    from vocabgraft.recipe import Recipe
+    from vocabgraft.run import Run
+
+app = typer.Typer(
+    help="Teach an existing language model a new language without breaking what it knows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
+RecipeArg = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")]
+RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/korean-gemma-270m.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value.")]
+Budget = Annotated[str | None, typer.Option(help="smoke, demo, short or full: how much to train.")]
+Folder = Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME, or runs/NAME-BUDGET.")]
+
+
+def main() -> NoReturn:
+    """Entry point: errors of ours become one message and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app(standalone_mode=True)
+    except VocabgraftError as e:
+        sys.stderr.write(f"vocabgraft: {e}\n")
+        if os.environ.get("VOCABGRAFT_DEBUG"):
+            raise
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nvocabgraft: interrupted; run the same command again to continue\n")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def emit(value: Any) -> None:
+    """Print one JSON value."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+
+
+def show_text(text: str) -> None:
+    """Print plain text."""
+    sys.stdout.write(text.rstrip("\n") + "\n")
+
+
+@app.command()
+def recipes(as_json: Json = False) -> None:
+    """List the recipes that come with the package."""
+    import tomllib
+
+    from vocabgraft.recipe import shipped_recipes
+
+    rows = [{"name": n, "title": tomllib.loads(p.read_text("utf-8"))["title"]} for n, p in shipped_recipes().items()]
+    if as_json:
+        emit(rows)
+    else:
+        show_text("\n".join(f"{r['name']:24} {r['title']}" for r in rows))
+
+
+@app.command()
+def copy(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="New file.")], as_json: Json = False) -> None:
+    """Copy a recipe to a file of your own, to be edited."""
+    from vocabgraft.recipe import recipe_path
+    from vocabgraft.run import disk_error
+
+    if to.exists():
+        raise VocabgraftError(f"{to} exists already; give another name")
+    source = recipe_path(recipe)
+    try:
+        shutil.copyfile(source, to)
+    except OSError as e:
+        raise disk_error(e, to) from e
+    emit({"from": str(source), "to": str(to)}) if as_json else show_text(
+        f"copied to {to}; check it: vocabgraft check {to}"
+    )
+
+
+@app.command()
+def check(recipe: RecipeArg, set_: Set = None, budget: Budget = None, as_json: Json = False) -> None:
+    """Validate a recipe: every problem at once."""
+    from vocabgraft.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_ or (), budget)
+    emit(loaded.model_dump(mode="json")) if as_json else show_text(f"{recipe}: valid ({loaded.title})")
+
+
+@app.command()
+def plan(
+    recipe: RecipeArg,
+    set_: Set = None,
+    budget: Budget = None,
+    folder: Folder = None,
+    gpu: Annotated[str, typer.Option(help="cpu, a5000, a6000, 4090 or h100.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Say what is done, stale or to do, and what each stage needs, before anything runs."""
+    from vocabgraft import forecast
+    from vocabgraft.pipeline import plan as plan_steps
+    from vocabgraft.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_ or (), budget)
+    run = _existing_run(_run_folder(loaded, folder), loaded)
+    rows = plan_steps(loaded, run)
+    stages = forecast.forecast(loaded, gpu)
+    if as_json:
+        emit(
+            {"steps": [vars(r) for r in rows], "stages": [vars(s) for s in stages], "verdict": forecast.verdict(stages)}
+        )
+        return
+    lines = [f"{r.key:22} {r.status:12} {r.title}" + (f" ({r.reason})" if r.reason else "") for r in rows]
+    lines += ["", f"{'stage':34} {'tokens':>12} {'memory':>9} {'hours':>8}   on {gpu}"]
+    lines += [f"{s.name[:34]:34} {s.tokens:12,} {s.memory_gb:6.1f} GB {s.hours:8.2f}" for s in stages]
+    show_text("\n".join([*lines, "", forecast.verdict(stages)]))
+
+
+@app.command()
+def run(
+    recipe: RecipeArg,
+    set_: Set = None,
+    budget: Budget = None,
+    folder: Folder = None,
+    from_step: Annotated[
+        str | None, typer.Option("--from", metavar="STEP", help="Redo this step and what needs it.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
+    micro_batch: Annotated[int, typer.Option(help="Packed rows a forward pass (memory, not result).")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Do the 22 steps: skip what is done, continue what was interrupted, refuse what is stale."""
+    from vocabgraft.console import ConsoleReporter
+    from vocabgraft.machine import detect
+    from vocabgraft.pipeline import execute
+    from vocabgraft.recipe import load_recipe, recipe_path
+    from vocabgraft.run import Run
+
+    loaded = load_recipe(recipe, set_ or (), budget)
+    place = _run_folder(loaded, folder)
+    reporter = ConsoleReporter()
+    opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8"))
+    machine = detect(place, micro_batch=micro_batch)
+    _use_threads(machine.threads)
+    done = execute(opened, machine, from_step=from_step, until=until, reporter=reporter)
+    if as_json:
+        emit({"run": str(place), "done": done})
+    elif done:
+        reporter.say(
+            f"done: {len(done)} steps. Read it: vocabgraft report {place}; talk to it: vocabgraft chat {place}"
+        )
+    else:
+        show_text(f"{place}: all steps are done, nothing to do. Read it: vocabgraft report {place}")
+
+
+@app.command()
+def status(run: RunArg, as_json: Json = False) -> None:
+    """Show the state of a run's 22 steps."""
+    from vocabgraft.pipeline import plan as plan_steps
+    from vocabgraft.run import Run
+
+    opened = Run.open(run)
+    rows = [vars(r) | _cost(opened, r.key) for r in plan_steps(opened.recipe, opened)]
+    if as_json:
+        emit({"run": str(run), "recipe": opened.recipe.name, "steps": rows})
+    else:
+        lines = [
+            f"{r['key']:22} {r['status']:12} {r.get('seconds', 0):8.1f} s "
+            f"{r.get('peak_memory_gb', 0):5.2f} GB  {r['reason']}"
+            for r in rows
+        ]
+        show_text("\n".join(lines))
+
+
+def _cost(run: Run, key: str) -> dict[str, Any]:
+    manifest = run.manifest(key)
+    return {"seconds": manifest.seconds, "peak_memory_gb": manifest.peak_memory_gb} if manifest else {}
+
+
+@app.command()
+def show(run: RunArg, step: Annotated[str, typer.Argument(metavar="STEP")], as_json: Json = False) -> None:
+    """Show the manifest of one step: inputs, outputs with SHA-256, figures, licences."""
+    from vocabgraft.errors import RunError
+    from vocabgraft.pipeline import find_step
+    from vocabgraft.run import Run
+
+    key = find_step(step).key
+    manifest = Run.open(run).manifest(key)
+    if manifest is None:
+        raise RunError(f"{key} is not done in {run}; see: vocabgraft status {run}")
+    if as_json:
+        emit(manifest.as_json())
+    else:
+        figures = json.dumps(manifest.metrics, ensure_ascii=False, indent=1)
+        files = "\n".join(f"  {o['sha256'][:12]} {o['bytes']:>13,} {o['path']}" for o in manifest.outputs)
+        show_text(f"{key}: {manifest.title} ({manifest.seconds} s, {manifest.peak_memory_gb} GB)\n{files}\n{figures}")
+
+
+@app.command()
+def report(
+    run: RunArg,
+    out: Annotated[Path | None, typer.Option(help="HTML file; default RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a run as one HTML page, and print its summary."""
+    from vocabgraft.durable import write_text
+    from vocabgraft.report.html import render
+    from vocabgraft.report.ledger import read_ledger
+    from vocabgraft.report.text import summary
+    from vocabgraft.run import Run, disk_error
+
+    Run.open(run)
+    ledger = read_ledger(run)
+    goal = out or run / "report.html"
+    try:
+        write_text(goal, render(ledger))
+    except OSError as e:
+        raise disk_error(e, goal) from e
+    if as_json:
+        emit({"report": str(goal), "metrics": {k: m.get("metrics", {}) for k, m in ledger.manifests.items()}})
+    else:
+        show_text(f"{summary(ledger)}\n\n{goal}")
+
+
+@app.command()
+def chat(
+    run: RunArg,
+    ask: Annotated[str | None, typer.Option(help="Ask one question and stop.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Talk to the quantised model of a run."""
+    from vocabgraft.deployment.serve import LlamaServer, new_key
+
+    messages: list[dict[str, str]] = []
+    with LlamaServer(_gguf(run), key=new_key()) as server:
+        while True:
+            try:
+                text = ask or input("> ")
+            except EOFError:
+                return
+            if not text.strip():
+                continue
+            messages.append({"role": "user", "content": text})
+            reply = server.chat(messages, max_tokens=max_tokens)
+            messages.append({"role": "assistant", "content": reply["text"]})
+            emit({"question": text, **reply}) if as_json else show_text(reply["text"].strip())
+            if ask:
+                return
+
+
+@app.command()
+def serve(
+    run: RunArg,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    key: Annotated[
+        str | None, typer.Option(envvar="VOCABGRAFT_API_KEY", help="API key; made up when not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve the quantised model of a run: OpenAI-compatible, on this machine only, behind a key."""
+    from vocabgraft.deployment.serve import LlamaServer, new_key
+
+    secret = key or new_key()
+    with LlamaServer(_gguf(run), key=secret, port=port) as server:
+        shown = {"url": f"{server.url}/v1", "key": secret if key is None else "(yours)"}
+        emit(shown) if as_json else show_text(f"serving at {shown['url']}\nkey {shown['key']}\nCtrl-C stops it")
+        sys.stdout.flush()
+        signal.pause()
+
+
+@app.command()
+def audit(
+    model: Annotated[Path, typer.Argument(help="A model or tokenizer folder, or the base when two are given.")],
+    expanded: Annotated[Path | None, typer.Argument(help="The expanded folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a vocabulary-expanded model, ours or not. Exit code 1 when something is wrong."""
+    from dataclasses import asdict
+
+    from vocabgraft.audit import audit_folder, audit_pair, audit_texts
+
+    found = audit_pair(model, expanded, audit_texts()) if expanded else audit_folder(model)
+    if as_json:
+        emit(asdict(found))
+    else:
+        show_text("\n".join(_finding(f) for f in found.findings))
+    if any(f.status == "fail" for f in found.findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Examine this machine: packages, memory, disk, GPU, access. Exit code 1 when something is missing."""
+    from dataclasses import asdict
+
+    from vocabgraft.doctor import examine
+
+    findings = examine(Path.cwd())
+    if as_json:
+        emit([asdict(f) for f in findings])
+    else:
+        show_text("\n".join(_finding(f) for f in findings))
+    if any(f.status == "fail" for f in findings):
+        raise typer.Exit(1)
+
+
+def _finding(finding: Any) -> str:
+    text = f"{finding.status:5} {finding.name}: {finding.found}"
+    return f"{text}\n      {finding.fix}" if finding.fix and finding.status != "ok" else text
+
+
+def _run_folder(recipe: Recipe, folder: Path | None) -> Path:
+    """Default: runs/NAME for the recipe's own budget, runs/NAME-BUDGET for another."""
+    if folder is not None:
+        return folder
+    import tomllib
+
+    from vocabgraft.recipe import shipped_recipes
+
+    shipped = shipped_recipes().get(recipe.name)
+    usual = tomllib.loads(shipped.read_text("utf-8")).get("budget", "demo") if shipped else recipe.budget
+    return Path("runs") / (recipe.name if recipe.budget == usual else f"{recipe.name}-{recipe.budget}")
+
+
+def _existing_run(folder: Path, recipe: Recipe) -> Run | None:
+    from vocabgraft.run import Run
+
+    return Run(folder, recipe) if folder.is_dir() else None
+
+
+def _gguf(run: Path) -> Path:
+    from vocabgraft.errors import RunError
+    from vocabgraft.run import Run
+    from vocabgraft.steps.deployment import quantised_file
+
+    opened = Run.open(run)
+    if opened.manifest("61-quantize") is None:
+        raise RunError(f"{run}: 61-quantize is not done; finish the run first: vocabgraft run {opened.recipe.name}")
+    return quantised_file(opened.path("61-quantize"))
+
+
+def _use_threads(threads: int) -> None:
+    """Fix the thread count before torch loads: sums, and so the last bits of a result, depend on it."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -1,0 +1,131 @@
+"""Multiple-choice questions as data: read, validate, count what is wrong, split by hash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vocabgraft.corpus.document import Tally, held_out
+from vocabgraft.corpus.lines import read_lines
+from vocabgraft.corpus.source import missing
+from vocabgraft.errors import DataError
+
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item: `answer` is the 0-based index of the right option."""
+
+    id: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One free-text pair."""
+
+    id: str
+    instruction: str
+    response: str
+
+
+def data_path(source: str) -> Path:
+    """A file, or `samples:questions_ko` for one shipped with the package."""
+    if source.startswith("samples:"):
+        path = Path(__file__).parent.parent / "samples" / f"{source.removeprefix('samples:')}.jsonl"
+    else:
+        path = Path(source)
+    if not path.is_file():
+        raise DataError(missing(path))
+    return path
+
+
+def read_questions(sources: Sequence[str], tally: Tally) -> list[Question]:
+    """All valid questions. Rows: question, options (or A..E), answer (1-based number, or a letter), reason.
+
+    A row that cannot be used is dropped and counted: 'invalid JSON', 'answer key outside the options', … When
+    nothing is left, DataError.
+    """
+    found = [q for row, place in _rows(sources, tally) if (q := _question(row, place, tally))]
+    if not found:
+        raise DataError(f"no usable question in {', '.join(sources)}; dropped: {dict(tally.dropped)}")
+    return found
+
+
+def read_instructions(sources: Sequence[str], tally: Tally) -> list[Instruction]:
+    """All valid instruction pairs. Rows: instruction, response."""
+    found = []
+    for row, place in _rows(sources, tally):
+        texts = [row.get(k) for k in ("instruction", "response")]
+        if all(isinstance(t, str) and t.strip() for t in texts):
+            tally.keep()
+            found.append(Instruction(str(row.get("id", place)), str(texts[0]), str(texts[1])))
+        else:
+            tally.drop("no instruction or response", place)
+    return found
+
+
+def split_questions(questions: Sequence[Question], test_share: float) -> tuple[list[Question], list[Question]]:
+    """(training, test), fixed by a hash of each question's text: a shared text never lands on both sides."""
+    test = [q for q in questions if held_out(q.question, test_share)]
+    return [q for q in questions if not held_out(q.question, test_share)], test
+
+
+def prompt(question: Question) -> str:
+    """The question as a user would ask it; the answer is to begin with a letter."""
+    options = "\n".join(f"{LETTERS[i]}. {text}" for i, text in enumerate(question.options))
+    return f"{question.question}\n{options}"
+
+
+def answer_text(question: Question) -> str:
+    """The answer a model is tuned to give."""
+    right = f"{LETTERS[question.answer]}. {question.options[question.answer]}"
+    return f"{right}\n{question.reason}".rstrip()
+
+
+def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, object], str]]:
+    for source in sources:
+        path = data_path(source)
+        for number, line in read_lines(path):
+            place = f"{path.name}:{number}"
+            try:
+                row = json.loads((line or b"").decode())
+            except UnicodeDecodeError:
+                tally.drop("invalid UTF-8", place)
+            except ValueError:
+                if line and line.strip():
+                    tally.drop("invalid JSON", place)
+            else:
+                if isinstance(row, dict):
+                    yield row, place
+                else:
+                    tally.drop("invalid JSON", place)
+
+
+def _question(row: dict[str, object], place: str, tally: Tally) -> Question | None:
+    text, options = row.get("question"), row.get("options")
+    if options is None:
+        options = [row[x] for x in LETTERS if x in row]
+    if not isinstance(text, str) or not text.strip():
+        tally.drop("no question", place)
+        return None
+    if not isinstance(options, list) or len(options) < 2 or len({str(o) for o in options}) < len(options):
+        tally.drop("fewer than two different options", place)
+        return None
+    answer = row.get("answer")
+    if isinstance(answer, str) and answer.strip().upper() in LETTERS:
+        answer = LETTERS.index(answer.strip().upper()) + 1
+    if not isinstance(answer, int) or not 1 <= answer <= len(options):
+        tally.drop("answer key outside the options", place)
+        return None
+    tally.keep()
+    reason = row.get("reason")
+    return Question(
+        str(row.get("id", place)), text, tuple(str(o) for o in options), answer - 1, str(reason) if reason else ""
+    )

@@ -1,0 +1,86 @@
+"""Intervals and verdicts for small test sets: what may be said, and no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_Z = 1.959963984540054  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers with its 95 % interval."""
+
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+
+def wilson(right: int, n: int) -> Accuracy:
+    """Wilson score interval (JASA 1927): honest for small n and near 0 or 1."""
+    if n == 0:
+        return Accuracy(0.0, 0, 0.0, 1.0)
+    p = right / n
+    centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    return Accuracy(p, n, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def binomial_two_sided(right: int, n: int, p: float) -> float:
+    """Exact two-sided binomial test: probability of a count as unlikely as `right` or more."""
+    if n == 0:
+        return 1.0
+    probabilities = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+    limit = probabilities[right] * (1 + 1e-9)
+    return min(1.0, sum(q for q in probabilities if q <= limit))
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Exact McNemar test on the same items: p-value of the change in accuracy."""
+    gained = sum(b and not a for a, b in zip(before, after, strict=True))
+    lost = sum(a and not b for a, b in zip(before, after, strict=True))
+    return binomial_two_sided(gained, gained + lost, 0.5)
+
+
+def verdict(before: Sequence[bool], after: Sequence[bool], chance: float) -> str:
+    """The sentence a report may print about accuracy before and after."""
+    right, n = sum(after), len(after)
+    level = (
+        f"Accuracy {right}/{n} is not distinguishable from chance ({chance:.0%})"
+        if binomial_two_sided(right, n, chance) > 0.05
+        else f"Accuracy {right}/{n} is {'above' if right / n > chance else 'below'} chance ({chance:.0%})"
+    )
+    p = mcnemar(before, after)
+    if p > 0.05:
+        change = f"no difference from the base model could be shown (exact McNemar p = {p:.2f})"
+    else:
+        change = f"{'higher' if right > sum(before) else 'lower'} than the base model's (exact McNemar p = {p:.3f})"
+    return f"{level}; {change}."
+
+
+@dataclass(frozen=True)
+class Change:
+    """Relative change of bits per byte with a paired bootstrap interval; negative is better."""
+
+    relative: float
+    low: float
+    high: float
+
+
+def paired_change(
+    before: Sequence[float], after: Sequence[float], sizes: Sequence[int], *, seed: int = 0, draws: int = 2000
+) -> Change:
+    """Change of bits per byte on the same windows: resample windows, take the ratio of sums."""
+    a, b = np.asarray(before), np.asarray(after)
+    if len(a) != len(b) or len(a) != len(sizes):
+        raise ValueError("windows of the two models do not pair up")
+    ratio = b.sum() / a.sum() - 1
+    index = np.random.default_rng(seed).integers(0, len(a), (draws, len(a)))
+    samples = b[index].sum(1) / a[index].sum(1) - 1
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return Change(float(ratio), float(low), float(high))

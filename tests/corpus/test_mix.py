@@ -1,0 +1,151 @@
+"""Rows lose no token, keep documents apart, and come in the same order every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Rows, pack_documents, pack_examples, windows
+from vocabgraft.errors import DataError
+
+BOS = 2
+DOCUMENTS = st.lists(st.lists(st.integers(3, 10_000), max_size=60), min_size=1, max_size=12).filter(any)
+
+
+def pieces(rows: Rows) -> list[list[int]]:
+    """Tokens between restarts of the position, padding left out."""
+    found = []
+    for tokens, positions in zip(rows.tokens, rows.positions, strict=True):
+        starts = [*np.flatnonzero(positions == 0), len(tokens)]
+        found += [list(tokens[a:b]) for a, b in zip(starts, starts[1:], strict=False) if tokens[a] == BOS]
+    return found
+
+
+@given(documents=DOCUMENTS, window=st.integers(8, 50))
+def test_packing_documents_loses_no_token_and_changes_no_order(documents: list[list[int]], window: int) -> None:
+    rows = pack_documents(documents, window, BOS)
+    cut = pieces(rows)
+    assert {len(p) > 1 and p[0] == BOS for p in cut} == {True}
+    assert [t for p in cut for t in p[1:]] == [t for d in documents for t in d]
+
+
+@given(documents=DOCUMENTS, window=st.integers(8, 50))
+def test_every_document_token_is_predicted_once_from_its_own_past(documents: list[list[int]], window: int) -> None:
+    rows = pack_documents(documents, window, BOS)
+    assert rows.tokens.shape == rows.positions.shape == rows.targets.shape == (len(rows), window)
+    counted = rows.targets != NO_TARGET
+    assert list(rows.targets[counted]) == [t for d in documents for t in d]
+    here, after = np.nonzero(counted)
+    assert (rows.tokens[here, after + 1] == rows.targets[counted]).all()
+    assert (rows.positions[here, after + 1] == rows.positions[here, after] + 1).all()
+
+
+def test_positions_restart_at_each_piece_and_at_the_padding() -> None:
+    rows = pack_documents([[11, 12, 13], [21, 22, 23, 24]], 12, BOS)
+    assert rows.tokens.tolist() == [[2, 11, 12, 13, 2, 21, 22, 23, 24, 0, 0, 0]]
+    assert rows.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3, 4, 0, 1, 2]]
+    assert rows.targets.tolist() == [[11, 12, 13, -100, 21, 22, 23, 24, -100, -100, -100, -100]]
+
+
+def test_a_long_document_goes_on_in_the_next_row_after_bos() -> None:
+    rows = pack_documents([range(10, 24)], 10, BOS)
+    assert rows.tokens.tolist() == [[2, *range(10, 19)], [2, *range(19, 24), 0, 0, 0, 0]]
+
+
+def test_no_text_is_an_error() -> None:
+    with pytest.raises(DataError, match="gave no tokens"):
+        pack_documents([[], []], 16, BOS)
+    with pytest.raises(DataError, match="gave no tokens"):
+        pack_examples([], 16)
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=15),
+    window=st.integers(24, 60),
+)
+def test_examples_stay_whole_and_only_marked_tokens_are_learnt(lengths: list[tuple[int, int]], window: int) -> None:
+    examples = [
+        Example((BOS, *range(100, 99 + asked), *range(500, 500 + told)), (False,) * asked + (True,) * told)
+        for asked, told in lengths
+    ]
+    rows = pack_examples(examples, window)
+    assert [tuple(p) for p in pieces(rows)] == [e.tokens for e in examples]
+    learnt = [t for e in examples for t, marked in zip(e.tokens, e.learn, strict=True) if marked]
+    assert list(rows.targets[rows.targets != NO_TARGET]) == learnt
+
+
+def test_an_example_longer_than_the_window_is_cut_at_its_end() -> None:
+    rows = pack_examples([Example(tuple(range(2, 30)), (False,) * 4 + (True,) * 24)], 10)
+    assert rows.tokens.tolist() == [list(range(2, 12))]
+    assert rows.targets.tolist() == [[-100, -100, -100, *range(6, 12), -100]]
+
+
+def stream(first: int, count: int) -> Rows:
+    numbers = np.arange(first, first + count)[:, None]
+    return Rows(numbers, numbers, numbers)
+
+
+def mixture(share: float, *, seed: int = 0, target: int = 7, replay: int = 5) -> Mixture:
+    return Mixture(stream(0, target), stream(1000, replay), share, seed, rows_per_step=4)
+
+
+def drawn(mix: Mixture, steps: int) -> list[int]:
+    return [int(t) for step in range(steps) for t in mix.batch(step).tokens[:, 0]]
+
+
+@given(share=st.integers(0, 100).map(lambda n: n / 100), steps=st.integers(1, 40))
+def test_shares_are_exact_at_every_step(share: float, steps: int) -> None:
+    replayed = sum(t >= 1000 for t in drawn(mixture(share), steps))
+    assert abs(replayed - 4 * steps * share) < 1 + 1e-9
+
+
+def test_each_stream_is_seen_whole_once_an_epoch_in_a_new_order() -> None:
+    numbers = drawn(mixture(0.5), 14)
+    target, replay = [t for t in numbers if t < 1000], [t for t in numbers if t >= 1000]
+    epochs = [target[i : i + 7] for i in (0, 7, 14, 21)]
+    assert all(sorted(e) == list(range(7)) for e in epochs)
+    assert len({tuple(e) for e in epochs}) > 1
+    assert sorted(replay[:5]) == sorted(replay[5:10]) == list(range(1000, 1005))
+
+
+@given(step=st.integers(0, 10_000), seed=st.integers(0, 2**32))
+def test_a_batch_depends_on_seed_and_step_alone(step: int, seed: int) -> None:
+    used = mixture(0.3, seed=seed)
+    drawn(used, 3)
+    again, fresh = used.batch(step), mixture(0.3, seed=seed).batch(step)
+    assert (again.tokens == fresh.tokens).all()
+    assert (again.targets == fresh.targets).all()
+    assert (again.positions == fresh.positions).all()
+
+
+def test_another_seed_gives_another_order() -> None:
+    assert drawn(mixture(0.3, seed=0, target=50), 10) != drawn(mixture(0.3, seed=1, target=50), 10)
+
+
+WORDS = st.sampled_from(["혈압", " ", " 고혈압이", "😀", "👨‍👩‍👧", "abc", "é", "\n", "   "])
+
+
+@given(texts=st.lists(st.lists(WORDS, max_size=40).map("".join), max_size=5), size=st.integers(4, 64))
+@example(["😀" * 20], 4)
+@example(["한" * 20], 5)
+def test_windows_joined_are_the_text_and_none_is_too_large(texts: list[str], size: int) -> None:
+    cut = list(windows(texts, size, limit=10**9))
+    assert "".join(cut) == "".join(texts)
+    assert all(0 < len(w.encode()) <= size for w in cut)
+
+
+def test_windows_are_cut_at_a_space() -> None:
+    assert list(windows(["고혈압 환자는 혈압을 잰다"], 24, 1000)) == ["고혈압 환자는", " 혈압을 잰다"]
+
+
+@given(size=st.integers(4, 64), limit=st.integers(64, 600))
+def test_windows_stop_at_the_limit(size: int, limit: int) -> None:
+    texts = ["고혈압 환자는 혈압을 잰다 " * 10] * 3
+    total = sum(len(w.encode()) for w in windows(texts, size, limit))
+    assert limit - size < total <= limit
+
+
+def test_the_first_window_is_given_even_when_it_is_over_the_limit() -> None:
+    assert list(windows(["abcdefgh"], 8, 3)) == ["abcdefgh"]
