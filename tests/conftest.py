@@ -100,7 +100,7 @@ def make_world(
     from vocabgraft.models.random_gemma3 import write_random_gemma3
     from vocabgraft.tokenizer.expand import Expansion
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two threads on busy cores wait for each other five times as long as they work
     root = tmp_path_factory.mktemp("world")
     made: dict[bool, World] = {}
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from vocabgraft.errors import VocabgraftError
+from vocabgraft.errors import RunError, VocabgraftError
 
 if TYPE_CHECKING:
     from vocabgraft.recipe import Recipe
@@ -47,9 +47,10 @@ def main() -> NoReturn:
         if os.environ.get("VOCABGRAFT_DEBUG"):
             raise
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nvocabgraft: interrupted; run the same command again to continue\n")
-        sys.exit(130)
+    except SystemExit as e:
+        if e.code == 130:  # typer's exit code for Ctrl-C
+            sys.stderr.write("\nvocabgraft: interrupted; run the same command again to continue\n")
+        raise
     sys.exit(0)
 
 
@@ -63,6 +64,11 @@ def show_text(text: str) -> None:
     sys.stdout.write(text.rstrip("\n") + "\n")
 
 
+def answer(as_json: bool, value: Any, text: str) -> None:
+    """Print the JSON value or the text."""
+    emit(value) if as_json else show_text(text)
+
+
 @app.command()
 def recipes(as_json: Json = False) -> None:
     """List the recipes that come with the package."""
@@ -71,10 +77,7 @@ def recipes(as_json: Json = False) -> None:
     from vocabgraft.recipe import shipped_recipes
 
     rows = [{"name": n, "title": tomllib.loads(p.read_text("utf-8"))["title"]} for n, p in shipped_recipes().items()]
-    if as_json:
-        emit(rows)
-    else:
-        show_text("\n".join(f"{r['name']:24} {r['title']}" for r in rows))
+    answer(as_json, rows, "\n".join(f"{r['name']:24} {r['title']}" for r in rows))
 
 
 @app.command()
@@ -90,9 +93,7 @@ def copy(recipe: RecipeArg, to: Annotated[Path, typer.Argument(help="New file.")
         shutil.copyfile(source, to)
     except OSError as e:
         raise disk_error(e, to) from e
-    emit({"from": str(source), "to": str(to)}) if as_json else show_text(
-        f"copied to {to}; check it: vocabgraft check {to}"
-    )
+    answer(as_json, {"from": str(source), "to": str(to)}, f"copied to {to}; check it: vocabgraft check {to}")
 
 
 @app.command()
@@ -101,7 +102,7 @@ def check(recipe: RecipeArg, set_: Set = None, budget: Budget = None, as_json: J
     from vocabgraft.recipe import load_recipe
 
     loaded = load_recipe(recipe, set_ or (), budget)
-    emit(loaded.model_dump(mode="json")) if as_json else show_text(f"{recipe}: valid ({loaded.title})")
+    answer(as_json, loaded.model_dump(mode="json"), f"{recipe}: valid ({loaded.title})")
 
 
 @app.command()
@@ -143,12 +144,12 @@ def run(
         str | None, typer.Option("--from", metavar="STEP", help="Redo this step and what needs it.")
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this step.")] = None,
-    micro_batch: Annotated[int, typer.Option(help="Packed rows a forward pass (memory, not result).")] = 4,
+    micro_batch: Annotated[int, typer.Option(help="Packed rows a forward pass (memory, not result).")] = 2,
     as_json: Json = False,
 ) -> None:
     """Do the 22 steps: skip what is done, continue what was interrupted, refuse what is stale."""
     from vocabgraft.console import ConsoleReporter
-    from vocabgraft.machine import detect
+    from vocabgraft.machine import detect, keep_freed_memory
     from vocabgraft.pipeline import execute
     from vocabgraft.recipe import load_recipe, recipe_path
     from vocabgraft.run import Run
@@ -159,6 +160,7 @@ def run(
     opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8"))
     machine = detect(place, micro_batch=micro_batch)
     _use_threads(machine.threads)
+    keep_freed_memory()
     done = execute(opened, machine, from_step=from_step, until=until, reporter=reporter)
     if as_json:
         emit({"run": str(place), "done": done})
@@ -167,7 +169,8 @@ def run(
             f"done: {len(done)} steps. Read it: vocabgraft report {place}; talk to it: vocabgraft chat {place}"
         )
     else:
-        show_text(f"{place}: all steps are done, nothing to do. Read it: vocabgraft report {place}")
+        far = f"up to {until} " if until else ""
+        show_text(f"{place}: every step {far}is done, nothing to do. Read it: vocabgraft report {place}")
 
 
 @app.command()
@@ -178,15 +181,12 @@ def status(run: RunArg, as_json: Json = False) -> None:
 
     opened = Run.open(run)
     rows = [vars(r) | _cost(opened, r.key) for r in plan_steps(opened.recipe, opened)]
-    if as_json:
-        emit({"run": str(run), "recipe": opened.recipe.name, "steps": rows})
-    else:
-        lines = [
-            f"{r['key']:22} {r['status']:12} {r.get('seconds', 0):8.1f} s "
-            f"{r.get('peak_memory_gb', 0):5.2f} GB  {r['reason']}"
-            for r in rows
-        ]
-        show_text("\n".join(lines))
+    lines = [
+        f"{r['key']:22} {r['status']:12} {r.get('seconds', 0):8.1f} s "
+        f"{r.get('peak_memory_gb', 0):5.2f} GB  {r['reason']}"
+        for r in rows
+    ]
+    answer(as_json, {"run": str(run), "recipe": opened.recipe.name, "steps": rows}, "\n".join(lines))
 
 
 def _cost(run: Run, key: str) -> dict[str, Any]:
@@ -197,7 +197,6 @@ def _cost(run: Run, key: str) -> dict[str, Any]:
 @app.command()
 def show(run: RunArg, step: Annotated[str, typer.Argument(metavar="STEP")], as_json: Json = False) -> None:
     """Show the manifest of one step: inputs, outputs with SHA-256, figures, licences."""
-    from vocabgraft.errors import RunError
     from vocabgraft.pipeline import find_step
     from vocabgraft.run import Run
 
@@ -205,12 +204,10 @@ def show(run: RunArg, step: Annotated[str, typer.Argument(metavar="STEP")], as_j
     manifest = Run.open(run).manifest(key)
     if manifest is None:
         raise RunError(f"{key} is not done in {run}; see: vocabgraft status {run}")
-    if as_json:
-        emit(manifest.as_json())
-    else:
-        figures = json.dumps(manifest.metrics, ensure_ascii=False, indent=1)
-        files = "\n".join(f"  {o['sha256'][:12]} {o['bytes']:>13,} {o['path']}" for o in manifest.outputs)
-        show_text(f"{key}: {manifest.title} ({manifest.seconds} s, {manifest.peak_memory_gb} GB)\n{files}\n{figures}")
+    lines = [f"{key}: {manifest.title} ({manifest.seconds} s, {manifest.peak_memory_gb} GB)"]
+    lines += [f"  {o['sha256'][:12]} {o['bytes']:>13,} {o['path']}" for o in manifest.outputs]
+    lines += [json.dumps(manifest.metrics, ensure_ascii=False, indent=1)]
+    answer(as_json, manifest.as_json(), "\n".join(lines))
 
 
 @app.command()
@@ -233,10 +230,8 @@ def report(
         write_text(goal, render(ledger))
     except OSError as e:
         raise disk_error(e, goal) from e
-    if as_json:
-        emit({"report": str(goal), "metrics": {k: m.get("metrics", {}) for k, m in ledger.manifests.items()}})
-    else:
-        show_text(f"{summary(ledger)}\n\n{goal}")
+    metrics = {k: m.get("metrics", {}) for k, m in ledger.manifests.items()}
+    answer(as_json, {"report": str(goal), "metrics": metrics}, f"{summary(ledger)}\n\n{goal}")
 
 
 @app.command()
@@ -261,7 +256,7 @@ def chat(
             messages.append({"role": "user", "content": text})
             reply = server.chat(messages, max_tokens=max_tokens)
             messages.append({"role": "assistant", "content": reply["text"]})
-            emit({"question": text, **reply}) if as_json else show_text(reply["text"].strip())
+            answer(as_json, {"question": text, **reply}, reply["text"].strip())
             if ask:
                 return
 
@@ -281,7 +276,7 @@ def serve(
     secret = key or new_key()
     with LlamaServer(_gguf(run), key=secret, port=port) as server:
         shown = {"url": f"{server.url}/v1", "key": secret if key is None else "(yours)"}
-        emit(shown) if as_json else show_text(f"serving at {shown['url']}\nkey {shown['key']}\nCtrl-C stops it")
+        answer(as_json, shown, f"serving at {shown['url']}\nkey {shown['key']}\nCtrl-C stops it")
         sys.stdout.flush()
         signal.pause()
 
@@ -298,10 +293,7 @@ def audit(
     from vocabgraft.audit import audit_folder, audit_pair, audit_texts
 
     found = audit_pair(model, expanded, audit_texts()) if expanded else audit_folder(model)
-    if as_json:
-        emit(asdict(found))
-    else:
-        show_text("\n".join(_finding(f) for f in found.findings))
+    answer(as_json, asdict(found), "\n".join(_finding(f) for f in found.findings))
     if any(f.status == "fail" for f in found.findings):
         raise typer.Exit(1)
 
@@ -314,10 +306,7 @@ def doctor(as_json: Json = False) -> None:
     from vocabgraft.doctor import examine
 
     findings = examine(Path.cwd())
-    if as_json:
-        emit([asdict(f) for f in findings])
-    else:
-        show_text("\n".join(_finding(f) for f in findings))
+    answer(as_json, [asdict(f) for f in findings], "\n".join(_finding(f) for f in findings))
     if any(f.status == "fail" for f in findings):
         raise typer.Exit(1)
 
@@ -347,13 +336,13 @@ def _existing_run(folder: Path, recipe: Recipe) -> Run | None:
 
 
 def _gguf(run: Path) -> Path:
-    from vocabgraft.errors import RunError
     from vocabgraft.run import Run
-    from vocabgraft.steps.deployment import quantised_file
 
     opened = Run.open(run)
     if opened.manifest("61-quantize") is None:
         raise RunError(f"{run}: 61-quantize is not done; finish the run first: vocabgraft run {opened.recipe.name}")
+    from vocabgraft.steps.deployment import quantised_file
+
     return quantised_file(opened.path("61-quantize"))
 
 

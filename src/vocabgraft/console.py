@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _QUIET_SECONDS = 2.0
@@ -29,7 +30,8 @@ class ConsoleReporter:
         seconds = int(time.monotonic() - self.started)
         stamp = f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/dim]"
         bold = text[:2].isdigit() and text[2:3] == "-"
-        self.console.print(f"{stamp} [bold]{text}[/bold]" if bold else f"{stamp}   {text}", markup=True)
+        shown = escape(text)  # a model's answer may hold what rich takes for markup
+        self.console.print(f"{stamp} [bold]{shown}[/bold]" if bold else f"{stamp}   {shown}", markup=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:

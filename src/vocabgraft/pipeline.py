@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +61,14 @@ def _stage(number: int) -> Step:
 
 STEPS: tuple[Step, ...] = (
     Step("00-environment", "look at this machine", "data:environment"),
-    Step("01-sources", "find and check every source", "data:sources", ("00-environment",), ("base", "data")),
-    Step("02-collect", "read documents", "data:collect", ("01-sources",), ("data",)),
-    Step("03-dictionary", "read the bilingual dictionary", "data:dictionary", ("01-sources",), ("data",)),
+    Step("01-sources", "find and check every source", "data:sources", ("00-environment",),
+         ("base", "data.target", "data.replay", "data.dictionary", "data.license",
+          "evaluate.target_questions", "evaluate.replay_questions", "instruct.questions", "instruct.instructions")),
+    Step("02-collect", "read documents", "data:collect", ("01-sources",), ("data.language", "data.max_bytes")),
+    Step("03-dictionary", "read the bilingual dictionary", "data:dictionary", ("01-sources",),
+         ("data.language", "data.script")),
     Step("04-preprocess", "clean, deduplicate, hold out", "data:preprocess", ("02-collect",),
-         ("data", "evaluate.target_questions", "evaluate.replay_questions", "instruct.questions")),
+         ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out")),
     Step("11-train-tokenizer", "learn new merges", "tokenizer:train", ("01-sources", "04-preprocess"), ("tokenizer",)),
     Step("12-select-pieces", "choose the new pieces", "tokenizer:select", ("11-train-tokenizer",), ("tokenizer",)),
     Step("13-expand-tokenizer", "graft the pieces and prove it", "tokenizer:expand",
@@ -80,9 +83,11 @@ STEPS: tuple[Step, ...] = (
          ("instruct", "training", "lora", "evaluate.probe_bytes", "evaluate.window_bytes")),
     Step("51-korean", "evaluate the target language", "evaluation:target", ("41-instruct",), ("evaluate", "instruct")),
     Step("52-english", "evaluate retention", "evaluation:retention", ("41-instruct",), ("evaluate", "instruct")),
-    Step("61-quantize", "quantise and prove it", "deployment:quantize_model", ("41-instruct", "04-preprocess"),
-         ("deploy", "evaluate.window_bytes", "evaluate.probe_bytes")),
-    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy",)),
+    # The model card that ships with the weights quotes 51 and 52.
+    Step("61-quantize", "quantise and prove it", "deployment:quantize_model",
+         ("41-instruct", "51-korean", "52-english", "04-preprocess"),
+         ("name", "title", "deploy.quantize", "deploy.max_rise", "deploy.greedy_prompts")),
+    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",)),
 )  # fmt: skip
 KEYS = tuple(s.key for s in STEPS)
 
@@ -123,15 +128,16 @@ def fingerprints(read: dict[str, dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-def plan(recipe: Recipe, run: Run | None = None) -> list[Planned]:
-    """Status of the 22 steps. Reads the run folder, writes nothing, imports no torch."""
+def plan(recipe: Recipe, run: Run | None = None, *, again: Collection[str] = ()) -> list[Planned]:
+    """Status of the 22 steps; those in `again` count as to do. Writes nothing, imports no torch."""
     read = readings(recipe)
     prints = fingerprints(read)
     rows: list[Planned] = []
     for step in STEPS:
-        manifest = run.manifest(step.key) if run else None
+        kept = run if step.key not in again else None
+        manifest = kept.manifest(step.key) if kept else None
         if manifest is None:
-            partial = run is not None and (run.folder / f"{step.key}.partial").exists()
+            partial = kept is not None and (kept.folder / f"{step.key}.partial").exists()
             rows.append(Planned(step.key, step.title, "interrupted" if partial else "to do"))
         elif manifest.fingerprint == prints[step.key]:
             rows.append(Planned(step.key, step.title, "done"))
@@ -181,22 +187,26 @@ def execute(
     `from_step` sets that step and all that build on it aside and does them anew; `until` is the last step done.
     Raises RunError when a step is stale: nothing stale is ever built upon.
     """
-    with run.lock():
-        if from_step:
-            for key in dependants(find_step(from_step).key):
-                if run.path(key).exists():
-                    run.set_aside(run.path(key))
-        rows = plan(run.recipe, run)
-        stale = [r for r in rows if r.status == "stale"]
-        if stale:
-            raise RunError(_stale_message(run, stale))
-        last = KEYS.index(find_step(until).key) if until else len(KEYS) - 1
-        todo = [r.key for r in rows[: last + 1] if r.status != "done"]
-        read = readings(run.recipe)
-        prints = fingerprints(read)
-        for key in todo:
-            _do(find_step(key), run, machine, read[key], prints, reporter or Silent())
-        return todo
+    again = dependants(find_step(from_step).key) if from_step else []
+    last = KEYS.index(find_step(until).key) if until else len(KEYS) - 1
+    try:
+        with run.lock():
+            rows = plan(run.recipe, run, again=again)
+            stale = [r for r in rows if r.status == "stale"]
+            if stale:
+                raise RunError(_stale_message(run, stale))
+            run.record()
+            for path in (run.path(name) for key in again for name in (key, f"{key}.partial")):
+                if path.exists():
+                    run.set_aside(path)
+            todo = [r.key for r in rows[: last + 1] if r.status != "done"]
+            read = readings(run.recipe)
+            prints = fingerprints(read)
+            for key in todo:
+                _do(find_step(key), run, machine, read[key], prints, reporter or Silent())
+            return todo
+    except OSError as e:
+        raise disk_error(e, run.folder) from e
 
 
 def _stale_message(run: Run, stale: list[Planned]) -> str:

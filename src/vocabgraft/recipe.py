@@ -174,7 +174,7 @@ class Instruct(Section):
     tokens: Positive
     lr: Rates
     replay_share: Share = 0.2
-    """Share of packed rows that are plain corpus text, so that tuning does not undo the stages."""
+    """Share of packed rows that are plain corpus text of both sides, so that tuning does not undo the stages."""
 
 
 class Evaluate(Section):

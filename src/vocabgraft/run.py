@@ -26,6 +26,7 @@ from vocabgraft.recipe import Recipe, recipe_from_resolved
 
 SCRATCH = "scratch"
 """Folder inside a partial step for checkpoints and other things that do not outlive it."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -64,26 +65,36 @@ class Manifest:
 class Run:
     """An open run folder. `Run.open` creates or checks it; `lock` keeps a second process out."""
 
-    def __init__(self, folder: Path, recipe: Recipe) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, recipe_text: str = "") -> None:
         self.folder = folder
         self.recipe = recipe
+        self.recipe_text = recipe_text
 
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, recipe_text: str) -> Run:
-        """Make the folder, or reuse it; the recipe in force is (re)written, old ones are kept in the ledger."""
+        """Make the folder, or reuse it. A reused one keeps its recipe until `record` puts this one in force."""
+        run = cls(folder, recipe, recipe_text)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            run = cls(folder, recipe)
             with run.lock():
-                resolved = recipe.model_dump(mode="json")
-                path = folder / "recipe.resolved.json"
-                if not path.exists() or json.loads(path.read_text("utf-8")) != resolved:
-                    write_text(folder / "recipe.toml", recipe_text)
-                    write_json(path, resolved)
-                    run.log("recipe", recipe=resolved)
+                if not (folder / "recipe.resolved.json").exists():
+                    run.record()
         except OSError as e:
             raise disk_error(e, folder) from e
         return run
+
+    def record(self) -> None:
+        """Put this recipe in force; the ones before it stay in the ledger. Call it under the lock."""
+        path, resolved = self.folder / "recipe.resolved.json", self.recipe.model_dump(mode="json")
+        try:
+            if path.exists() and json.loads(path.read_text("utf-8")) == resolved:
+                return
+        except ValueError:
+            pass  # damaged: written anew
+        if self.recipe_text:
+            write_text(self.folder / "recipe.toml", self.recipe_text)
+        self.log("recipe", recipe=resolved)
+        write_json(path, resolved)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -121,10 +132,13 @@ class Run:
             yield
 
     def log(self, event: str, **values: Any) -> None:
-        """Append one event to the ledger."""
-        row = {"time": round(time.time(), 3), "event": event, **values}
-        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+        """Append one event to the ledger, on a line of its own even after one that a crash cut off."""
+        row = json.dumps({"time": round(time.time(), 3), "event": event, **values}, ensure_ascii=False)
+        with (self.folder / "events.jsonl").open("a+b") as f:
+            size = f.seek(0, os.SEEK_END)
+            f.seek(max(0, size - 1))
+            start = b"\n" if size and f.read(1) != b"\n" else b""
+            f.write(start + row.encode() + b"\n")
 
     def path(self, step: str, name: str = "") -> Path:
         """Path of a file of a finished step."""
@@ -146,8 +160,11 @@ class Run:
         """The partial folder to write into: an interrupted one of the same fingerprint is continued."""
         partial = self.folder / f"{step}.partial"
         done = self.folder / step
-        if done.exists() and not (done / "manifest.json").exists() and not partial.exists():
-            done.rename(partial)  # stopped between rename and manifest: continue it
+        if done.exists() and not (done / "manifest.json").exists():
+            if partial.exists():
+                self.set_aside(done)
+            else:
+                done.rename(partial)  # stopped between rename and manifest: continue it
         mark = partial / "fingerprint"
         if partial.exists() and (not mark.exists() or mark.read_text() != fingerprint):
             self.set_aside(partial)
@@ -156,14 +173,15 @@ class Run:
         return partial
 
     def finish(self, step: str, manifest: Manifest) -> None:
-        """Publish a partial folder: fsync, rename, manifest last."""
-        partial = self.folder / f"{step}.partial"
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        (partial / "fingerprint").unlink()
+        """Publish a partial folder: fsync, rename, manifest last; only then is what resuming needs thrown away."""
+        partial, done = self.folder / f"{step}.partial", self.folder / step
         fsync_tree(partial)
-        partial.rename(self.folder / step)
-        write_json(self.folder / step / "manifest.json", manifest.as_json())
+        partial.rename(done)
+        write_json(done / "manifest.json", manifest.as_json())
+        fsync_folder(done)
         fsync_folder(self.folder)
+        shutil.rmtree(done / SCRATCH, ignore_errors=True)
+        (done / "fingerprint").unlink(missing_ok=True)
 
     def set_aside(self, path: Path) -> None:
         """Move a folder out of the way without deleting it."""
@@ -204,11 +222,19 @@ def damaged_outputs(folder: Path, outputs: list[dict[str, Any]]) -> list[str]:
 def disk_error(e: OSError, where: Path) -> MachineError:
     """One sentence for a full disk, a read-only place or a missing right."""
     place = e.filename or where
-    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(e, shutil.Error):  # several files of one copy: the reasons are texts
+        reasons = [str(row[-1]) for row in e.args[0]] if isinstance(e.args[0], list) else [str(e)]
+        full = any(os.strerror(n) in r for n in _FULL for r in reasons)
+        e = OSError(errno.ENOSPC if full else errno.EIO, reasons[0])
+    if e.errno in _FULL:
         return MachineError(
             f"{place}: no space left to write; free some disk space and run the same command again: "
             "finished steps are kept and the interrupted one continues"
         )
     if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(f"{place}: no permission to write there; choose another folder with --folder")
+    if e.errno == errno.ENOENT:
+        return MachineError(f"{place}: no such file or folder; check the path")
+    if e.errno in (errno.ENOTDIR, errno.EEXIST):
+        return MachineError(f"{place}: a file is where a folder is needed; choose another folder with --folder")
     return MachineError(f"{place}: {e.strerror or e}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -19,7 +21,7 @@ def pieces(rows: Rows) -> list[list[int]]:
     found = []
     for tokens, positions in zip(rows.tokens, rows.positions, strict=True):
         starts = [*np.flatnonzero(positions == 0), len(tokens)]
-        found += [list(tokens[a:b]) for a, b in zip(starts, starts[1:], strict=False) if tokens[a] == BOS]
+        found += [list(tokens[a:b]) for a, b in pairwise(starts) if tokens[a] == BOS]
     return found
 
 
@@ -149,3 +151,10 @@ def test_windows_stop_at_the_limit(size: int, limit: int) -> None:
 
 def test_the_first_window_is_given_even_when_it_is_over_the_limit() -> None:
     assert list(windows(["abcdefgh"], 8, 3)) == ["abcdefgh"]
+
+
+def test_windows_too_small_to_go_on_are_refused() -> None:
+    with pytest.raises(DataError, match="take 4 or more"):
+        next(windows(["😀😀"], 3, 100))
+    with pytest.raises(DataError, match="take 2 or more"):
+        pack_documents([[11, 12]], 1, BOS)

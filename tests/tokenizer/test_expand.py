@@ -31,11 +31,13 @@ from vocabgraft.tokenizer.vocabulary import iter_new, read_model, slots
 
 HANGUL = script_pattern("Hangul")
 WIKITEXT = [
-    " = Valkyria Chronicles III = \n \n Senjō no Valkyria 3 : <unk> Chronicles ( Japanese : 戦場のヴァルキュリア3 , lit . ) \n",
+    " = Valkyria Chronicles III = \n \n Senjō no Valkyria 3 : <unk> Chronicles ( 戦場のヴァルキュリア3 , lit . ) \n",
     " The game 's battle system , the @-@ Blitz system , sold 1 @,@ 080 @.@ 5 units . \n",
     "def f(x):\n        return x  # ok\n\n\n",
 ]
-WORD = st.sampled_from(["고혈압", " 혈압이", " 있습니다", "환자는", "the", " patient", "15mg", "😀", " ", "   ", "\n", "\t", "."])
+WORD = st.sampled_from(
+    ["고혈압", " 혈압이", " 있습니다", "환자는", "the", " patient", "15mg", "😀", " ", "   ", "\n", "\t", "."]
+)
 SYLLABLE = st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3)
 TEXT = st.lists(WORD | SYLLABLE | st.characters(codec="utf-8", exclude_characters="▁"), max_size=25).map("".join)
 
@@ -105,7 +107,11 @@ def test_korean_gets_shorter_and_english_stays(tied_world, pair) -> None:
 
 
 def test_text_without_the_script_keeps_its_ids(pair) -> None:
-    ascii_texts = ["".join(map(chr, range(128))), *map(chr, range(128)), *(a + b for a in " a\n" for b in map(chr, range(128)))]
+    ascii_texts = [
+        "".join(map(chr, range(128))),
+        *map(chr, range(128)),
+        *(a + b for a in " a\n" for b in map(chr, range(128))),
+    ]
     assert changed_ids(*pair, [*ascii_texts, *WIKITEXT]) == 0
 
 
@@ -196,7 +202,14 @@ def test_a_stale_name_of_a_slot_is_taken_out_of_the_configuration(tied_world, co
     first, *_, last = slots(read_model(base / "tokenizer.model"))
     config = json.loads((base / "tokenizer_config.json").read_text("utf-8"))
     config["added_tokens_decoder"] = {
-        str(i): {"content": name, "special": True, "normalized": False, "lstrip": False, "rstrip": False, "single_word": False}
+        str(i): {
+            "content": name,
+            "special": True,
+            "normalized": False,
+            "lstrip": False,
+            "rstrip": False,
+            "single_word": False,
+        }
         for i, name in ((2, "<bos>"), (first, "<unused99>"), (last, "<unused498>"))
     }
     (base / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")

@@ -26,7 +26,23 @@ from vocabgraft.tokenizer.vocabulary import (
 CHARACTER = st.characters(codec="utf-8", exclude_characters="▁")
 HANGUL = st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3)
 WORD = st.sampled_from(
-    ["혈압", " 고혈압이", "있다", "the", " patient", "15mg", "😀", "👨‍👩‍👧", " ", "  ", " " * 31, "\n", "\n\n\n", "\t", "<0x0A>"]
+    [
+        "혈압",
+        " 고혈압이",
+        "있다",
+        "the",
+        " patient",
+        "15mg",
+        "😀",
+        "👨‍👩‍👧",
+        " ",
+        "  ",
+        " " * 31,
+        "\n",
+        "\n\n\n",
+        "\t",
+        "<0x0A>",
+    ]
 )
 TEXT = st.lists(WORD | HANGUL | CHARACTER, max_size=20).map("".join)
 

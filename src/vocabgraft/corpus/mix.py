@@ -47,8 +47,19 @@ class Example:
     learn: tuple[bool, ...]
 
 
+def joined(first: Rows, second: Rows) -> Rows:
+    """Both sets of rows as one stream."""
+    return Rows(
+        np.concatenate([first.tokens, second.tokens]),
+        np.concatenate([first.positions, second.positions]),
+        np.concatenate([first.targets, second.targets]),
+    )
+
+
 def pack_documents(documents: Iterable[Sequence[int]], window: int, bos: int) -> Rows:
     """Cut documents (ids without BOS) so that rows are full; every cut piece starts with BOS again."""
+    if window < 2:
+        raise DataError(f"a window of {window} has room for BOS only; take 2 or more")
     rows: list[list[tuple[Sequence[int], Sequence[int]]]] = [[]]
     room = window
     for ids in documents:
@@ -137,6 +148,8 @@ def windows(texts: Iterable[str], size: int, limit: int) -> Iterator[str]:
     Windows fixed in bytes give every tokenizer the same context; a window in tokens would favour the one with
     longer tokens.
     """
+    if size < 4:
+        raise DataError(f"windows of {size} bytes cannot hold every character; take 4 or more")
     total = 0
     for text in texts:
         raw = text.encode()

@@ -78,4 +78,5 @@ def _positive_pmi(local: np.ndarray, size: int) -> Tensor:
     pmi = np.log(weight / (total[row] * smooth[column]))
     keep = pmi > 0
     index = torch.from_numpy(np.stack([row[keep], column[keep]]))
-    return torch.sparse_coo_tensor(index, torch.from_numpy(pmi[keep]).float(), (size, size)).coalesce()
+    values = torch.from_numpy(pmi[keep]).float()
+    return torch.sparse_coo_tensor(index, values, (size, size), check_invariants=False).coalesce()

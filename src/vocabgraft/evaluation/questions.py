@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from vocabgraft.corpus.document import Tally, held_out
@@ -94,13 +95,18 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
         path = data_path(source)
         for number, line in read_lines(path):
             place = f"{path.name}:{number}"
+            if line is not None and not line.strip():
+                continue
             try:
-                row = json.loads((line or b"").decode())
+                row = json.loads(line.decode() if line is not None else "")
+                # JSON may spell half a surrogate pair, which is no text.
+                json.dumps(row, ensure_ascii=False).encode()
             except UnicodeDecodeError:
                 tally.drop("invalid UTF-8", place)
-            except ValueError:
-                if line and line.strip():
-                    tally.drop("invalid JSON", place)
+            except UnicodeEncodeError:
+                tally.drop("lone surrogate", place)
+            except (ValueError, RecursionError):
+                tally.drop("invalid JSON" if line is not None else "longer than 64 MiB", place)
             else:
                 if isinstance(row, dict):
                     yield row, place
@@ -109,23 +115,28 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
 
 
 def _question(row: dict[str, object], place: str, tally: Tally) -> Question | None:
+    """A question, or None and the reason counted."""
     text, options = row.get("question"), row.get("options")
     if options is None:
-        options = [row[x] for x in LETTERS if x in row]
+        options = [row[x] for x in takewhile(lambda x: row.get(x) not in (None, ""), LETTERS)]
+    answer = _answer_key(row.get("answer"))
     if not isinstance(text, str) or not text.strip():
         tally.drop("no question", place)
-        return None
-    if not isinstance(options, list) or len(options) < 2 or len({str(o) for o in options}) < len(options):
+    elif not isinstance(options, list) or len(options) < 2 or len({str(o) for o in options}) < len(options):
         tally.drop("fewer than two different options", place)
-        return None
-    answer = row.get("answer")
-    if isinstance(answer, str) and answer.strip().upper() in LETTERS:
-        answer = LETTERS.index(answer.strip().upper()) + 1
-    if not isinstance(answer, int) or not 1 <= answer <= len(options):
+    elif len(options) > len(LETTERS):
+        tally.drop(f"more than {len(LETTERS)} options", place)
+    elif not 0 <= answer < len(options):
         tally.drop("answer key outside the options", place)
-        return None
-    tally.keep()
-    reason = row.get("reason")
-    return Question(
-        str(row.get("id", place)), text, tuple(str(o) for o in options), answer - 1, str(reason) if reason else ""
-    )
+    else:
+        tally.keep()
+        reason = str(row.get("reason") or "")
+        return Question(str(row.get("id", place)), text, tuple(str(o) for o in options), answer, reason)
+    return None
+
+
+def _answer_key(value: object) -> int:
+    """0-based index of 'B', ' b ' or 2; -1 for anything else."""
+    if isinstance(value, str) and len(value.strip()) == 1:
+        return LETTERS.find(value.strip().upper())
+    return value - 1 if isinstance(value, int) and not isinstance(value, bool) else -1

@@ -32,12 +32,17 @@ def wilson(right: int, n: int) -> Accuracy:
 
 
 def binomial_two_sided(right: int, n: int, p: float) -> float:
-    """Exact two-sided binomial test: probability of a count as unlikely as `right` or more."""
+    """Exact two-sided binomial test: probability of a count as unlikely as `right` or more; 0 < p < 1."""
     if n == 0:
         return 1.0
-    probabilities = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
-    limit = probabilities[right] * (1 + 1e-9)
+    # In logarithms: comb(n, k) of some thousand questions is no float.
+    probabilities = [math.exp(_log_comb(n, k) + k * math.log(p) + (n - k) * math.log1p(-p)) for k in range(n + 1)]
+    limit = probabilities[right] * (1 + 1e-7)
     return min(1.0, sum(q for q in probabilities if q <= limit))
+
+
+def _log_comb(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
@@ -59,7 +64,8 @@ def verdict(before: Sequence[bool], after: Sequence[bool], chance: float) -> str
     if p > 0.05:
         change = f"no difference from the base model could be shown (exact McNemar p = {p:.2f})"
     else:
-        change = f"{'higher' if right > sum(before) else 'lower'} than the base model's (exact McNemar p = {p:.3f})"
+        found = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        change = f"{'higher' if right > sum(before) else 'lower'} than the base model's (exact McNemar {found})"
     return f"{level}; {change}."
 
 

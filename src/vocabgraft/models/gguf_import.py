@@ -98,7 +98,7 @@ def tensor_names(num_layers: int) -> dict[str, str]:
 def _write_weights(reader: Any, num_layers: int, path: Path) -> None:
     import gguf
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     names = tensor_names(num_layers)
     state: dict[str, Any] = {}
@@ -109,7 +109,7 @@ def _write_weights(reader: Any, num_layers: int, path: Path) -> None:
         if tensor.name.endswith("norm.weight"):
             values -= 1.0
         state[names[tensor.name]] = torch.from_numpy(values).to(torch.bfloat16)
-    save_file(state, str(path), metadata={"format": "pt"})
+    path.write_bytes(save(state, {"format": "pt"}))
 
 
 def _config(meta: dict[str, Any], tied: bool) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def write_random_gemma3(
 ) -> None:
     """Write a Hugging Face folder with random bf16 weights; the same seed gives the same bytes."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
     shape = shape or TinyShape()
@@ -108,7 +108,7 @@ def write_random_gemma3(
     model = Gemma3ForCausalLM(config).to(torch.bfloat16)
     out.mkdir(parents=True)
     state = {k: v.contiguous() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
-    save_file(state, str(out / "model.safetensors"), metadata={"format": "pt"})
+    (out / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
     raw = config.to_dict() | {"architectures": ["Gemma3ForCausalLM"], "dtype": "bfloat16"}
     (out / "config.json").write_text(json.dumps(raw, indent=1), "utf-8")
     write_tokenizer(vocabulary, out, GEMMA)

@@ -70,11 +70,14 @@ def _stamp(path: Path) -> str:
         return "missing"
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as f:
-        digest.update(f.read(1 << 20))
-        if size > 2 << 20:
-            f.seek(-(1 << 20), 2)
-        digest.update(f.read())
+    try:
+        with path.open("rb") as f:
+            digest.update(f.read(1 << 20))
+            if size > 2 << 20:
+                f.seek(-(1 << 20), 2)
+            digest.update(f.read())
+    except OSError:
+        return "unreadable"  # the step that reads it says why
     return digest.hexdigest()[:16]
 
 
@@ -203,11 +206,12 @@ def preprocess(context: Context) -> StepResult:
     """Clean, split, drop, deduplicate, keep benchmark items out, hold out documents by hash."""
     recipe = context.recipe
     evaluate, instruct = recipe.evaluate, recipe.instruct
+    asked = Tally()
     questions = read_questions(
-        sorted({*evaluate.target_questions, *evaluate.replay_questions, *instruct.questions}), Tally()
+        sorted({*evaluate.target_questions, *evaluate.replay_questions, *instruct.questions}), asked
     )
     leaks = LeakIndex([q.question for q in questions], ids=[q.id for q in questions])
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = {"questions": asked.as_dict()}
     for side in SIDES:
         tally = Tally()
         path = context.run.path("02-collect", f"{side}.jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.durable import write_text
-from vocabgraft.errors import ProofError
+from vocabgraft.errors import ProofError, RunError
 from vocabgraft.report.card import model_card, notice
 from vocabgraft.report.ledger import read_ledger
 from vocabgraft.steps.context import Context, StepResult
@@ -107,5 +107,7 @@ def serve_model(context: Context) -> StepResult:
 
 def quantised_file(folder: Path) -> Path:
     """The 4-bit (or 8-bit) GGUF of 61-quantize."""
-    (found,) = [p for p in folder.glob("model-*.gguf") if p.name != FULL]
-    return found
+    found = [p for p in folder.glob("model-*.gguf") if p.name != FULL]
+    if len(found) != 1:
+        raise RunError(f"{folder}: {len(found)} quantised files, one is needed; redo it with --from {folder.name}")
+    return found[0]

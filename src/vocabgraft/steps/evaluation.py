@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.document import Tally
 from vocabgraft.durable import write_json
+from vocabgraft.errors import DataError
 from vocabgraft.evaluation.questions import Question, read_questions, split_questions
 from vocabgraft.evaluation.statistics import paired_change, verdict, wilson
+from vocabgraft.recipe import Recipe
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.instruct import final_model
@@ -18,22 +21,30 @@ from vocabgraft.tokenizer.measure import load_tokenizer
 
 def target(context: Context) -> StepResult:
     """The target language: questions kept from training, held-out text."""
-    recipe = context.recipe
-    questions = read_questions(recipe.evaluate.target_questions, Tally())
-    tuned_on = set(recipe.instruct.questions)
-    if tuned_on & set(recipe.evaluate.target_questions):
-        _, questions = split_questions(questions, recipe.instruct.test_share)
-    return _evaluate(context, "target", questions)
+    return _evaluate(context, "target", context.recipe.evaluate.target_questions)
 
 
 def retention(context: Context) -> StepResult:
     """The base language: nothing of these questions was trained on."""
-    return _evaluate(context, "replay", read_questions(context.recipe.evaluate.replay_questions, Tally()))
+    return _evaluate(context, "replay", context.recipe.evaluate.replay_questions)
 
 
-def _evaluate(context: Context, side: str, questions: list[Question]) -> StepResult:
-    evaluate = context.recipe.evaluate
-    questions = questions[: evaluate.max_questions]
+def unseen_questions(recipe: Recipe, sources: Sequence[str], tally: Tally) -> list[Question]:
+    """Questions that tuning did not read, told by their text, whatever file they are in."""
+    tuned, _ = split_questions(read_questions(recipe.instruct.questions, Tally()), recipe.instruct.test_share)
+    seen = {q.question for q in tuned}
+    questions = [q for q in read_questions(sources, tally) if q.question not in seen]
+    if not questions:
+        raise DataError(
+            f"{', '.join(sources)}: tuning reads every question, none is left to evaluate on; "
+            "raise instruct.test_share or give other questions"
+        )
+    return questions
+
+
+def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult:
+    evaluate, tally = context.recipe.evaluate, Tally()
+    questions = unseen_questions(context.recipe, sources, tally)[: evaluate.max_questions]
     texts = probe_windows(context, side, evaluate.final_bytes)
     base = _score(context, context.base_folder(), questions, texts, "base")
     final = _score(context, final_model(context), questions, texts, "final")
@@ -57,6 +68,7 @@ def _evaluate(context: Context, side: str, questions: list[Question]) -> StepRes
             },
             "tokens": {"base": base["bits"].tokens, "final": final["bits"].tokens},
             "choices": choices,
+            "questions": {**tally.as_dict(), "asked": len(questions)},
         }
     )
 

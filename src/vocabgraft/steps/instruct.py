@@ -25,7 +25,7 @@ _SEED_OFFSET = 100  # apart from the stages' seeds
 
 def instruct(context: Context) -> StepResult:
     """Tune with loss on answers only, beside some plain text; write the merged model as `model/`."""
-    from vocabgraft.corpus.mix import Mixture
+    from vocabgraft.corpus.mix import Mixture, joined
     from vocabgraft.models.load import load_model
     from vocabgraft.training.graft import export_folder, save_graft, tensor_ids
 
@@ -35,7 +35,7 @@ def instruct(context: Context) -> StepResult:
     graft = open_state(context, previous, with_adapters=True)
     mixture = Mixture(
         examples,
-        packed_corpus(context, "replay"),
+        joined(packed_corpus(context, "target"), packed_corpus(context, "replay")),
         recipe.instruct.replay_share,
         recipe.training.seed + _SEED_OFFSET,
         rows_per_step(recipe),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def train_stage(context: Context) -> StepResult:
     batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number)
     metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens)
     save_graft(graft, context.out, previous, stage.train)
+    if graft.adapters and context.recipe.lora.body != "bf16":
+        # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.
+        del graft
+        graft = open_state(context, context.out, with_adapters=True, body="bf16")
     metrics["bits_per_byte"] = probe(context, graft.model, load_expansion(context)[1])
     return StepResult({"name": stage.name, "train": list(stage.train), **metrics})
 
@@ -35,14 +40,15 @@ def state_before(context: Context) -> Path:
     return context.run.path(context.needs[0])
 
 
-def open_state(context: Context, state: Path, *, with_adapters: bool) -> Any:
-    """The base with everything learnt up to `state`, live."""
+def open_state(context: Context, state: Path, *, with_adapters: bool, body: str | None = None) -> Any:
+    """The base with everything learnt up to `state`, live; the body under adapters as the recipe says, or `body`."""
     from vocabgraft.training.graft import AdapterSpec, open_graft, tensor_ids
 
     lora = context.recipe.lora
     expansion, _ = load_expansion(context)
-    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, lora.body) if with_adapters else None
-    context.reporter.say("loading the model" + (f", body in {lora.body}" if spec else ""))
+    body = body or lora.body
+    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, body) if with_adapters else None
+    context.reporter.say("loading the model" + (f", body in {body}" if spec else ""))
     return open_graft(
         context.base_folder(), tensor_ids(expansion.ids), state, spec=spec, seed=context.recipe.training.seed
     )
@@ -93,6 +99,7 @@ def run_training(
         clip=training.clip,
     )
     before = graft.hashes()
+    cpu = time.process_time()
     with context.reporter.bar(f"training {', '.join(groups)}", steps) as advance:
         trained = train(
             graft,
@@ -110,6 +117,7 @@ def run_training(
         "loss_first": round(trained.losses[0], 5),
         "loss_last": round(trained.losses[-1], 5),
         "losses": [round(x, 5) for x in trained.losses],
+        "cpu_seconds": round(time.process_time() - cpu, 2),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
         "frozen": proof,
     }

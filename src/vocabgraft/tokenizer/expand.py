@@ -66,7 +66,11 @@ def expand_tokenizer(
 
 
 def _is_weight_file(name: str) -> bool:
-    return name in {"config.json", "generation_config.json"} or ".safetensors" in name or name.startswith("tokenizer.")
+    return (
+        name in {"config.json", "generation_config.json", "sha256.json"}
+        or ".safetensors" in name
+        or name.startswith("tokenizer.")
+    )
 
 
 def _clean_config(path: Path, reused: set[int]) -> None:

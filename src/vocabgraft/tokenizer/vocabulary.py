@@ -170,7 +170,8 @@ def write_json(vocabulary: Vocabulary, path: Path) -> None:
     tok.add_tokens([t for t in added if not t.special])
     if tok.get_vocab_size() != len(vocabulary):
         raise TokenizerError(f"{path}: {tok.get_vocab_size()} ids written for {len(vocabulary)} pieces")
-    tok.save(str(path), pretty=False)
+    # Not tok.save: a full disk is to be an OSError, not a bare Exception out of Rust.
+    Path(path).write_text(tok.to_str(pretty=False), "utf-8")
 
 
 def slots(vocabulary: Vocabulary, reserved: int = 99) -> list[int]:

@@ -86,12 +86,10 @@ def save_graft(graft: Graft, out: Path, previous: Path | None, trained: Collecti
     }
     moved = {NEW: ".new", OLD: ".old", ADAPTERS: "lora"}
     for name, tensors in blocks.items():
-        if not tensors:
-            continue
         changed = any(g.endswith(moved[name]) for g in trained)
         if not changed and previous is not None and (previous / name).exists():
             carry(previous / name, out / name)
-        else:
+        elif tensors:
             write(out / name, tensors)
 
 

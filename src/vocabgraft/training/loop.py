@@ -75,6 +75,7 @@ def train(
     Raises ModelError on a loss that is not finite, before the update is applied.
     """
     named = trainable(graft, schedule)
+    _drop_gradients(named)  # a training that failed before may have left some
     optimizer = _adamw(named, schedule)
     start, losses = _resume(graft, named, optimizer, checkpoints)
     began = saved = time.monotonic()
@@ -95,13 +96,14 @@ def train(
         if checkpoints and time.monotonic() - saved > checkpoint_seconds and step + 1 < schedule.steps:
             checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
             saved = time.monotonic()
-    for _, parameter, _ in named:
-        parameter.grad = None
+    _drop_gradients(named)
     return Trained(schedule.steps, tokens, losses, time.monotonic() - began)
 
 
 def trainable(graft: Graft, schedule: Schedule) -> list[tuple[str, nn.Parameter, float]]:
-    """(name, parameter, peak rate) of exactly what the groups name."""
+    """(name, parameter, peak rate) of exactly what the groups name; other adapters are frozen."""
+    for adapter in graft.adapters.values():
+        adapter.requires_grad_("lora" in schedule.groups)
     if any(g.endswith(".old") for g in schedule.groups):
         graft.rows.open_old()
     rates = {"new": schedule.lr_new, "old": schedule.lr_old}
@@ -114,6 +116,11 @@ def trainable(graft: Graft, schedule: Schedule) -> list[tuple[str, nn.Parameter,
     if missing:
         raise ModelError(f"no learning rate for {missing[0]}")
     return [(n, p, float(rate or 0.0)) for n, p, rate in found]
+
+
+def _drop_gradients(named: list[tuple[str, nn.Parameter, float]]) -> None:
+    for _, parameter, _ in named:
+        parameter.grad = None
 
 
 def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> torch.optim.AdamW:
@@ -129,8 +136,9 @@ def _accumulate(graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
         loss += _forward_backward(graft, part, groups, weight)
-    if rows.old and rows.old["input"].grad is not None:
-        rows.old["input"].grad[rows.ids] = 0.0
+    for master in rows.old.values():
+        if master.grad is not None:
+            master.grad[rows.ids] = 0.0  # at new ids the old matrix is overwritten by the new rows
     return loss
 
 
@@ -176,7 +184,9 @@ def hidden_states(model: Any, x: Tensor, positions: Tensor) -> Tensor:
 def _update(
     named: list[tuple[str, nn.Parameter, float]], optimizer: torch.optim.AdamW, schedule: Schedule, step: int
 ) -> None:
-    torch.nn.utils.clip_grad_norm_([p for _, p, _ in named if p.grad is not None], schedule.clip)
+    norm = torch.nn.utils.clip_grad_norm_([p for _, p, _ in named if p.grad is not None], schedule.clip)
+    if not bool(torch.isfinite(norm)):
+        raise ModelError(f"the gradient is not finite at step {step}; nothing was updated. Lower the stage's lr")
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * schedule.factor(step)
     optimizer.step()

@@ -2,8 +2,9 @@
 
 Logits of 262,144 entries for 1,024 tokens are 1 GB in float32; they are never held together. Per chunk the
 softmax is formed once and yields the loss, the gradient for the hidden states (when inputs or body train), for
-the new rows only (a (chunk, N) slice, not (V, D)) and for all rows (stages 4 to 6). Gradients are summed in
-float32. `weight` multiplies everything, so a step's micro-batches add up to its mean.
+the new rows only (a (chunk, N) slice, not (V, D)) and for all rows (stages 4 to 6). Products run in the matrix's
+type, row gradients are summed in float32. `weight` multiplies everything, so a step's micro-batches add up to
+its mean.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def token_nats(hidden: Tensor, targets: Tensor, matrix: Tensor, softcap: float |
     """Negative log-likelihood in nats of each target (M,) from hidden states (M, D) and rows (V, D)."""
     found = []
     for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        logits = _logits(h, matrix, softcap)[0]
+        logits = _logits(h, matrix, softcap)[0].float()
         found.append(logits.logsumexp(1) - logits.gather(1, t[:, None])[:, 0])
     return torch.cat(found) if found else torch.zeros(0)
 
@@ -47,29 +48,29 @@ def backward_through_head(
     d_hidden = torch.empty_like(hidden) if want_hidden else None
     total = 0.0
     for start in range(0, len(hidden), CHUNK):
-        h, t = hidden[start : start + CHUNK], targets[start : start + CHUNK]
+        h, t = hidden[start : start + CHUNK].to(matrix.dtype), targets[start : start + CHUNK]
         logits, slope = _logits(h, matrix, softcap)
-        lse = logits.logsumexp(1, keepdim=True)
-        total += float((lse[:, 0] - logits.gather(1, t[:, None])[:, 0]).sum()) * weight
-        d_logits = logits.sub_(lse).exp_()
+        log_p = torch.log_softmax(logits, 1, dtype=torch.float32)
+        total -= float(log_p.gather(1, t[:, None]).sum()) * weight
+        d_logits = log_p.exp_()
         d_logits[torch.arange(len(t), device=t.device), t] -= 1.0
-        d_logits *= weight
         if slope is not None:
             d_logits *= slope
+        d_logits = d_logits.to(matrix.dtype)
         if d_hidden is not None:
-            d_hidden[start : start + CHUNK] = d_logits.to(matrix.dtype) @ matrix
+            d_hidden[start : start + CHUNK] = (d_logits @ matrix) * weight
         if "output.new" in groups:
-            grad_of(rows.new["output"]).addmm_(d_logits[:, rows.ids].T, h.float())
+            part = d_logits[:, rows.ids].float()
+            grad_of(rows.new["output"]).addmm_(part.T, h.float(), alpha=weight)
         if "output.old" in groups:
-            d_logits[:, rows.ids] = 0.0
-            grad_of(rows.old["output"]).addmm_(d_logits.T, h.float())
+            grad_of(rows.old["output"]).add_(d_logits.T @ h, alpha=weight)
     return total, d_hidden
 
 
 def _logits(hidden: Tensor, matrix: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """float32 logits (M, V), and with a soft cap the slope d capped / d raw."""
-    logits = (hidden.to(matrix.dtype) @ matrix.T).float()
+    """Logits (M, V) in the matrix's type, and with a soft cap the slope d capped / d raw in float32."""
+    logits = hidden.to(matrix.dtype) @ matrix.T
     if softcap is None:
         return logits, None
-    tanh = torch.tanh(logits / softcap)
+    tanh = torch.tanh(logits.float() / softcap)
     return tanh * softcap, 1 - tanh * tanh
