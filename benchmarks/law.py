@@ -27,7 +27,7 @@ from vocabgraft.models.load import load_model
 from vocabgraft.pipeline import STEPS
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Silent
-from vocabgraft.steps.data import probe_windows, texts
+from vocabgraft.steps.data import probe_windows, shuffled_texts
 from vocabgraft.steps.stages import rows_per_step
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import changed_ids, encode, load_tokenizer
@@ -53,10 +53,10 @@ def control(context: Context, cpu_seconds: float, scratch: Path) -> tuple[Path, 
     """Base tokenizer + LoRA on the same mixture for the same CPU-seconds; returns the merged folder."""
     recipe, base = context.recipe, context.base_folder()
     tokenizer, (bos, _) = load_tokenizer(base), bos_of(base)
-    packed = {
-        side: pack_documents(encode(tokenizer, list(texts(context, side, "train"))), recipe.training.window, bos)
-        for side in ("target", "replay")
-    }
+    packed = {}
+    for side, count in (("target", 1500), ("replay", 1500)):
+        documents = shuffled_texts(context, side, recipe.training.seed)[:count]
+        packed[side] = pack_documents(encode(tokenizer, documents), recipe.training.window, bos)
     stage = recipe.stage[5]
     mixture = Mixture(packed["target"], packed["replay"], stage.replay_share, 1, rows_per_step(recipe))
     lora = recipe.lora

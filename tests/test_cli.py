@@ -323,8 +323,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: int, code:
     assert number != signal.SIGINT or "run the same command again to continue" in err
 
 
-def test_text_that_looks_like_markup_reaches_the_terminal_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+def test_whatever_a_model_answers_reaches_the_terminal_as_one_harmless_line(capfd: pytest.CaptureFixture[str]) -> None:
     from vocabgraft.console import ConsoleReporter
 
-    ConsoleReporter().say("answered: [/bold] [red]x[/red] [00-x] \\[y]")
-    assert "answered: [/bold] [red]x[/red] [00-x] \\[y]" in capfd.readouterr().err
+    ConsoleReporter().say("answered: [/bold] [red]x[/red] [00-x] \\[y]\r\n\x1b[2Jz\u2028가")
+    assert capfd.readouterr().err == "  0:00   answered: [/bold] [red]x[/red] [00-x] \\[y]   [2Jz 가\n"

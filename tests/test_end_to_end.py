@@ -1,4 +1,4 @@
-"""All 22 steps on a tiny random Gemma 3: whole, again, killed anywhere, on a full disk, and reading what they declare."""
+"""All 22 steps on a tiny random Gemma 3: whole, again, killed anywhere, on a full disk, reading what they declare."""
 
 from __future__ import annotations
 

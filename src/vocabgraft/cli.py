@@ -120,7 +120,7 @@ def plan(
     from vocabgraft.recipe import load_recipe
 
     loaded = load_recipe(recipe, set_ or (), budget)
-    run = _existing_run(_run_folder(loaded, folder), loaded)
+    run = _existing_run(_run_folder(recipe, loaded, folder), loaded)
     rows = plan_steps(loaded, run)
     stages = forecast.forecast(loaded, gpu)
     if as_json:
@@ -155,7 +155,7 @@ def run(
     from vocabgraft.run import Run
 
     loaded = load_recipe(recipe, set_ or (), budget)
-    place = _run_folder(loaded, folder)
+    place = _run_folder(recipe, loaded, folder)
     reporter = ConsoleReporter()
     opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8"))
     machine = detect(place, micro_batch=micro_batch)
@@ -316,16 +316,15 @@ def _finding(finding: Any) -> str:
     return f"{text}\n      {finding.fix}" if finding.fix and finding.status != "ok" else text
 
 
-def _run_folder(recipe: Recipe, folder: Path | None) -> Path:
-    """Default: runs/NAME for the recipe's own budget, runs/NAME-BUDGET for another."""
+def _run_folder(source: str, recipe: Recipe, folder: Path | None) -> Path:
+    """Default: runs/NAME for the budget the recipe file names, runs/NAME-BUDGET for another."""
     if folder is not None:
         return folder
     import tomllib
 
-    from vocabgraft.recipe import shipped_recipes
+    from vocabgraft.recipe import recipe_path
 
-    shipped = shipped_recipes().get(recipe.name)
-    usual = tomllib.loads(shipped.read_text("utf-8")).get("budget", "demo") if shipped else recipe.budget
+    usual = tomllib.loads(recipe_path(source).read_text("utf-8")).get("budget", "demo")
     return Path("runs") / (recipe.name if recipe.budget == usual else f"{recipe.name}-{recipe.budget}")
 
 

@@ -30,7 +30,8 @@ class ConsoleReporter:
         seconds = int(time.monotonic() - self.started)
         stamp = f"[dim]{seconds // 60:3d}:{seconds % 60:02d}[/dim]"
         bold = text[:2].isdigit() and text[2:3] == "-"
-        shown = escape(text)  # a model's answer may hold what rich takes for markup
+        # A model's answer may hold line ends, terminal codes, and what rich takes for markup.
+        shown = escape("".join(c if c.isprintable() else " " for c in text))
         self.console.print(f"{stamp} [bold]{shown}[/bold]" if bold else f"{stamp}   {shown}", markup=True)
 
     @contextmanager

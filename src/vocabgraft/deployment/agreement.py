@@ -32,8 +32,13 @@ def greedy_agreement(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32, attn_implementation="eager").eval()
+    from vocabgraft.models.load import quiet
+
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            model_folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
     return [_compare(model, tokenizer, server, prompt, tokens) for prompt in prompts]
 
 

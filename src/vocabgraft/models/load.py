@@ -28,7 +28,7 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: str = "bfloat16", bo
     extra: dict[str, Any] = {}
     if body == "nf4":
         extra = {"quantization_config": _nf4(dtype), "device_map": {"": device}}
-    with _quiet():
+    with quiet():
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation="sdpa", use_safetensors=True, **extra
         )
@@ -86,7 +86,7 @@ def _keep_gradients_right(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hold back progress bars and chatter of the libraries below; errors still pass."""
     from transformers.utils import logging as hf_logging
 

@@ -56,6 +56,12 @@ class Context:
         path.mkdir(exist_ok=True)
         return path
 
+    def device(self) -> str:
+        """Where models live: the machine's GPU when this torch can use it, else the CPU."""
+        import torch
+
+        return self.machine.device if torch.cuda.is_available() else "cpu"
+
     def read_json(self, step: str, name: str) -> Any:
         """A JSON output of an earlier step."""
         return json.loads(self.run.path(step, name).read_text("utf-8"))

@@ -290,6 +290,12 @@ def texts(context: Context, side: str, split: str) -> Iterator[str]:
         yield document.text
 
 
+def shuffled_texts(context: Context, side: str, seed: int) -> list[str]:
+    """Training texts of one side in an order fixed by the seed and each document's id."""
+    documents = read_documents(context.run.path("04-preprocess", f"{side}.train.jsonl"))
+    return [d.text for d in sorted(documents, key=lambda d: hashlib.sha256(f"{seed}:{d.id}".encode()).digest())]
+
+
 def probe_windows(context: Context, side: str, limit: int) -> list[str]:
     """Held-out windows for bits per byte: the first few of each document, documents in hash order."""
     size = context.recipe.evaluate.window_bytes

@@ -38,12 +38,12 @@ def quantize_model(context: Context) -> StepResult:
     say("writing GGUF files")
     export_gguf(model, full, quantization="f16", name=name, license_id=recipe.base.license)
     quantize(model, small, recipe.deploy.quantize, name=name, license_id=recipe.base.license)
-    bits = {"full": probe(context, load_model(model), model)}
+    bits = {"full": probe(context, load_model(model, device=context.device()), model)}
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         say("measuring the quantised weights")
         again = Path(folder) / "restored"
         restored(small, again)
-        bits["quantised"] = probe(context, load_model(again), model)
+        bits["quantised"] = probe(context, load_model(again, device=context.device()), model)
     _gate(bits, recipe.deploy.max_rise)
     greedy = _agreement(context, model, full)
     files = {p.name: {"bytes": p.stat().st_size} for p in (full, small)}

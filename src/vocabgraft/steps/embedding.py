@@ -64,10 +64,11 @@ def initialise_rows(context: Context) -> StepResult:
     base = context.base_folder()
     expansion, folder = load_expansion(context)
     say("loading the base model")
-    graft = open_graft(base, tensor_ids(expansion.ids), None, spec=None, seed=recipe.training.seed)
+    ids = tensor_ids(expansion.ids)
+    graft = open_graft(base, ids, None, spec=None, seed=recipe.training.seed, device=context.device())
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, base, bits, "base")
-    matrices = {route: graft.rows.live[route] for route in graft.rows.routes()}
+    matrices = {route: graft.rows.live[route].detach().cpu() for route in graft.rows.routes()}
     wechsel, alignment = _wechsel(context, matrices["input"], expansion, folder)
     share = {"subword-mean": 0.0, "hybrid": recipe.init.wechsel_share, "wechsel": 1.0}[recipe.init.method]
     state = {}

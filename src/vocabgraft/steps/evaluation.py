@@ -79,7 +79,11 @@ def _score(context: Context, folder: Path, questions: list[Question], texts: lis
     from vocabgraft.models.load import load_model
     from vocabgraft.training.chat import ChatFormat
 
-    model, tokenizer, (bos_id, bos) = load_model(folder), load_tokenizer(folder), bos_of(folder)
+    model, tokenizer, (bos_id, bos) = (
+        load_model(folder, device=context.device()),
+        load_tokenizer(folder),
+        bos_of(folder),
+    )
     with context.reporter.bar(f"{name}: questions", len(questions)) as advance:
         answers = answer_questions(model, tokenizer, ChatFormat(folder), questions, bos=bos, on_question=advance)
     with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:

@@ -16,7 +16,14 @@ from vocabgraft.evaluation.questions import (
 )
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import probe
-from vocabgraft.steps.stages import open_state, packed_corpus, rows_per_step, run_training, state_before
+from vocabgraft.steps.stages import (
+    open_state,
+    packed_corpus,
+    rows_per_step,
+    run_training,
+    state_before,
+    steps_for,
+)
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 
@@ -25,7 +32,7 @@ _SEED_OFFSET = 100  # apart from the stages' seeds
 
 def instruct(context: Context) -> StepResult:
     """Tune with loss on answers only, beside some plain text; write the merged model as `model/`."""
-    from vocabgraft.corpus.mix import Mixture, joined
+    from vocabgraft.corpus.mix import Mixture
     from vocabgraft.models.load import load_model
     from vocabgraft.training.graft import export_folder, save_graft, tensor_ids
 
@@ -34,11 +41,7 @@ def instruct(context: Context) -> StepResult:
     examples, counts = _examples(context)
     graft = open_state(context, previous, with_adapters=True)
     mixture = Mixture(
-        examples,
-        joined(packed_corpus(context, "target"), packed_corpus(context, "replay")),
-        recipe.instruct.replay_share,
-        recipe.training.seed + _SEED_OFFSET,
-        rows_per_step(recipe),
+        examples, _plain_text(context), recipe.instruct.replay_share, _seed(context), rows_per_step(recipe)
     )
     metrics = run_training(
         context, graft, mixture.batch, recipe.instruct.train, recipe.instruct.lr, recipe.instruct.tokens
@@ -56,8 +59,22 @@ def instruct(context: Context) -> StepResult:
         alpha=recipe.lora.alpha,
         rank=recipe.lora.rank,
     )
-    metrics["bits_per_byte"] = probe(context, load_model(context.out / "model"), tokenizer)
+    metrics["bits_per_byte"] = probe(context, load_model(context.out / "model", device=context.device()), tokenizer)
     return StepResult({"train": list(recipe.instruct.train), **counts, "merged": merged, **metrics})
+
+
+def _seed(context: Context) -> int:
+    return context.recipe.training.seed + _SEED_OFFSET
+
+
+def _plain_text(context: Context) -> Any:
+    """As many packed rows of both sides as the tuning can use, half and half."""
+    from vocabgraft.corpus.mix import joined
+
+    recipe = context.recipe
+    rows = steps_for(recipe, recipe.instruct.tokens) * rows_per_step(recipe)
+    half = round(rows * recipe.instruct.replay_share / 2) + 1
+    return joined(*(packed_corpus(context, side, half, _seed(context)) for side in ("target", "replay")))
 
 
 def _examples(context: Context) -> tuple[Any, dict[str, Any]]:

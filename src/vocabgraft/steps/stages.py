@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.errors import ProofError
 from vocabgraft.recipe import Rates, Recipe
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.data import texts
+from vocabgraft.steps.data import shuffled_texts
 from vocabgraft.steps.embedding import probe
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
+
+_ENCODED_TOGETHER = 64  # documents
 
 
 def train_stage(context: Context) -> StepResult:
@@ -24,7 +26,7 @@ def train_stage(context: Context) -> StepResult:
     stage = context.recipe.stage[number - 1]
     previous = state_before(context)
     graft = open_state(context, previous, with_adapters="lora" in stage.train)
-    batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number)
+    batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number, stage.tokens)
     metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens)
     save_graft(graft, context.out, previous, stage.train)
     if graft.adapters and context.recipe.lora.body != "bf16":
@@ -46,32 +48,57 @@ def open_state(context: Context, state: Path, *, with_adapters: bool, body: str 
 
     lora = context.recipe.lora
     expansion, _ = load_expansion(context)
-    body = body or lora.body
+    body = body or (lora.body if with_adapters else "bf16")
     spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, body) if with_adapters else None
     context.reporter.say("loading the model" + (f", body in {body}" if spec else ""))
     return open_graft(
-        context.base_folder(), tensor_ids(expansion.ids), state, spec=spec, seed=context.recipe.training.seed
+        context.base_folder(),
+        tensor_ids(expansion.ids),
+        state,
+        spec=spec,
+        seed=context.recipe.training.seed,
+        device=context.device(),
     )
 
 
-def packed_corpus(context: Context, side: str) -> Any:
-    """Training text of one side as packed rows of the expanded tokenizer."""
+def packed_corpus(context: Context, side: str, rows: int, seed: int) -> Any:
+    """At least `rows` packed rows of one side's training text in the expanded tokenizer, or all there are.
+
+    Documents come in an order fixed by (seed, id), and no more are encoded than the rows need.
+    """
     from vocabgraft.corpus.mix import pack_documents
 
     _, folder = load_expansion(context)
     tokenizer, (bos, _) = load_tokenizer(folder), bos_of(folder)
-    documents = list(texts(context, side, "train"))
-    encoded = (e.ids for e in tokenizer.encode_batch(documents, add_special_tokens=False))
-    return pack_documents(encoded, context.recipe.training.window, bos)
+    window = context.recipe.training.window
+    return pack_documents(_encoded(tokenizer, shuffled_texts(context, side, seed), rows * window), window, bos)
 
 
-def corpus_mixture(context: Context, replay_share: float, seed: int) -> Any:
-    """Target and replay text in the given share; a pure function of (seed, step)."""
+def _encoded(tokenizer: Any, documents: list[str], enough: int) -> Iterator[list[int]]:
+    total = 0
+    for start in range(0, len(documents), _ENCODED_TOGETHER):
+        chunk = documents[start : start + _ENCODED_TOGETHER]
+        for encoding in tokenizer.encode_batch(chunk, add_special_tokens=False):
+            yield encoding.ids
+            total += len(encoding.ids)
+            if total >= enough:
+                return
+
+
+def corpus_mixture(context: Context, replay_share: float, seed: int, tokens: int) -> Any:
+    """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step)."""
     from vocabgraft.corpus.mix import Mixture
 
     context.reporter.say("packing text")
-    target, replay = packed_corpus(context, "target"), packed_corpus(context, "replay")
+    rows = steps_for(context.recipe, tokens) * rows_per_step(context.recipe)
+    target = packed_corpus(context, "target", rows, seed)
+    replay = packed_corpus(context, "replay", round(rows * replay_share) + 1, seed)
     return Mixture(target, replay, replay_share, seed, rows_per_step(context.recipe))
+
+
+def steps_for(recipe: Recipe, tokens: int) -> int:
+    """Optimiser steps of a token budget; at least one."""
+    return max(1, round(tokens / (rows_per_step(recipe) * recipe.training.window)))
 
 
 def rows_per_step(recipe: Recipe) -> int:
@@ -87,7 +114,7 @@ def run_training(
     from vocabgraft.training.loop import Schedule, train
 
     training, machine = context.recipe.training, context.machine
-    steps = max(1, round(tokens / (rows_per_step(context.recipe) * training.window)))
+    steps = steps_for(context.recipe, tokens)
     schedule = Schedule(
         groups=tuple(groups),
         steps=steps,
@@ -135,4 +162,9 @@ def prove_frozen(
     moved = [name for name in kept if before[name] != after[name]]
     if moved:
         raise ProofError(f"{', '.join(moved)} moved while training only {', '.join(groups)}: nothing was published")
-    return {"checked": kept, "identical": True, "hashes": {name: after[name] for name in sorted(after)}}
+    return {
+        "checked": len(kept),
+        "names": kept,
+        "identical": True,
+        "hashes": {name: after[name] for name in sorted(after)},
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -103,14 +104,20 @@ def carry(source: Path, goal: Path) -> None:
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Save tensors as safetensors, atomically. A full disk is an OSError, not a Rust error."""
-    from safetensors.torch import save
+    """Save tensors as safetensors, atomically. A full disk is an OSError with its number, not a Rust error."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
     temporary = path.with_name(path.name + ".tmp")
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    with temporary.open("wb") as f:
-        f.write(save(plain))
-        f.flush()
+    try:
+        save_file(plain, str(temporary), metadata={"format": "pt"})
+    except SafetensorError as e:
+        number = re.search(r"os error (\d+)", str(e))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
+    with temporary.open("rb") as f:
         os.fsync(f.fileno())
     temporary.replace(path)
 
@@ -151,20 +158,16 @@ def export_folder(
 
 def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor) -> dict[str, Tensor]:
     learnt = read(state / NEW) | (read(state / OLD) if (state / OLD).exists() else {})
-    names = {"input": _only(weights, "embed_tokens.weight"), "output": "lm_head.weight"}
     changed = {}
-    for route, name in names.items():
-        if name not in weights or f"{route}.new" not in learnt:
+    for route, ending in {"input": "embed_tokens.weight", "output": "lm_head.weight"}.items():
+        names = [n for n in weights if n.endswith(ending)]
+        if not names or f"{route}.new" not in learnt:
             continue
+        (name,) = names
         matrix = learnt.get(f"{route}.old", weights[name]).to(weights[name].dtype).clone()
         matrix[ids] = learnt[f"{route}.new"].to(matrix.dtype)
         changed[name] = matrix
     return changed
-
-
-def _only(weights: dict[str, Tensor], ending: str) -> str:
-    (name,) = [n for n in weights if n.endswith(ending)]
-    return name
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -218,6 +218,6 @@ def _resume(
         parameter.copy_(snapshot.tensors[f"value/{name}"])
         moments = {k: snapshot.tensors.get(f"{k}/{name}") for k in ("step", "exp_avg", "exp_avg_sq")}
         if moments["step"] is not None:
-            optimizer.state[parameter] = moments
+            optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items() if v is not None}
     graft.rows.write()
     return snapshot.step, list(snapshot.losses)

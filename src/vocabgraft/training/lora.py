@@ -12,16 +12,28 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vocabgraft.errors import ModelError
+from vocabgraft.models.load import decoder_of
+
 
 def attach(model: nn.Module, *, rank: int, alpha: int, modules: Sequence[str], seed: int) -> dict[str, nn.Parameter]:
-    """Inject adapters into the named linear layers; returns {'<layer>.lora_A': …, '<layer>.lora_B': …} in order.
+    """Inject adapters into the body's linear layers of the given last names; a vision tower is left alone.
 
-    B starts at zero, so the model is unchanged until the first update. A depends on `seed` only.
+    Returns {'<layer>.lora_A': …, '<layer>.lora_B': …} in order. B starts at zero, so the model is unchanged until
+    the first update. A depends on `seed` only.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(modules), lora_dropout=0.0, bias="none")
+    inside = {id(m) for m in decoder_of(model).modules()}
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if id(module) in inside and isinstance(module, nn.Linear) and name.split(".")[-1] in modules
+    ]
+    if not targets:
+        raise ModelError(f"no linear layer of the body is called {', '.join(modules)}; see lora.modules")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none")
     inject_adapter_in_model(config, model)
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -47,14 +59,26 @@ def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: f
     weights: tensors by Hugging Face name; only those with an adapter are returned.
     """
     merged = {}
-    for name, a in adapters.items():
-        if not name.endswith(".lora_A"):
+    for key, a in adapters.items():
+        if not key.endswith(".lora_A"):
             continue
-        layer = name.removesuffix(".lora_A")
-        w = weights[f"{layer}.weight"]
+        layer = key.removesuffix(".lora_A")
+        name = _stored_name(weights, f"{layer}.weight")
+        w = weights[name]
         delta = adapters[f"{layer}.lora_B"].float() @ a.float() * scale
-        merged[f"{layer}.weight"] = (w.float() + delta).to(w.dtype)
+        merged[name] = (w.float() + delta).to(w.dtype)
     return merged
+
+
+def _stored_name(weights: dict[str, Tensor], live: str) -> str:
+    """A weight's name on disk: composite models store `language_model.model.layers…`, live `model.language_model…`."""
+    if live in weights:
+        return live
+    ending = "." + live[live.index("layers.") :]
+    found = [n for n in weights if n.endswith(ending) and "vision" not in n]
+    if len(found) != 1:
+        raise ModelError(f"{live}: {len(found)} weights of this name in the base's files; its adapter cannot be merged")
+    return found[0]
 
 
 def describe(parameters: dict[str, Any]) -> dict[str, int]:
