@@ -111,18 +111,20 @@ def plan(
     set_: Set = None,
     budget: Budget = None,
     folder: Folder = None,
-    gpu: Annotated[str, typer.Option(help="cpu, a5000, a6000, 4090 or h100.")] = "cpu",
+    gpu: Annotated[str, typer.Option(help="cpu, a5000, a6000, 4090, h100 or h200.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Say what is done, stale or to do, and what each stage needs, before anything runs."""
     from vocabgraft import forecast
+    from vocabgraft.machine import detect
     from vocabgraft.pipeline import plan as plan_steps
     from vocabgraft.recipe import load_recipe
 
     loaded = load_recipe(recipe, set_ or (), budget)
     run = _existing_run(_run_folder(recipe, loaded, folder), loaded)
     rows = plan_steps(loaded, run)
-    stages = forecast.forecast(loaded, gpu)
+    memory = detect(Path.cwd()).memory_gb if gpu == "cpu" else None
+    stages = forecast.forecast(loaded, gpu, memory_gb=memory)
     if as_json:
         emit(
             {"steps": [vars(r) for r in rows], "stages": [vars(s) for s in stages], "verdict": forecast.verdict(stages)}
@@ -293,7 +295,7 @@ def audit(
     from vocabgraft.audit import audit_folder, audit_pair, audit_texts
 
     found = audit_pair(model, expanded, audit_texts()) if expanded else audit_folder(model)
-    answer(as_json, asdict(found), "\n".join(_finding(f) for f in found.findings))
+    answer(as_json, asdict(found), "\n".join(f.line() for f in found.findings))
     if any(f.status == "fail" for f in found.findings):
         raise typer.Exit(1)
 
@@ -306,14 +308,9 @@ def doctor(as_json: Json = False) -> None:
     from vocabgraft.doctor import examine
 
     findings = examine(Path.cwd())
-    answer(as_json, [asdict(f) for f in findings], "\n".join(_finding(f) for f in findings))
+    answer(as_json, [asdict(f) for f in findings], "\n".join(f.line() for f in findings))
     if any(f.status == "fail" for f in findings):
         raise typer.Exit(1)
-
-
-def _finding(finding: Any) -> str:
-    text = f"{finding.status:5} {finding.name}: {finding.found}"
-    return f"{text}\n      {finding.fix}" if finding.fix and finding.status != "ok" else text
 
 
 def _run_folder(source: str, recipe: Recipe, folder: Path | None) -> Path:

@@ -20,3 +20,8 @@ class Finding:
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
+
+    def line(self) -> str:
+        """One line for a terminal; what to do about it below, when there is something to do."""
+        text = f"{self.status:5} {self.name}: {self.found}"
+        return f"{text}\n      {self.fix}" if self.fix and self.status != "ok" else text

@@ -231,3 +231,15 @@ def test_the_folder_holds_tokenizer_files_only_and_both_agree(tied_world) -> Non
 def test_an_expansion_is_read_back(tied_world, tmp_path: Path) -> None:
     tied_world.expansion.save(tmp_path / "expansion.json")
     assert Expansion.load(tmp_path / "expansion.json") == tied_world.expansion
+
+
+def test_a_token_that_only_tokenizer_json_knows_keeps_its_id(tied_world, tmp_path: Path) -> None:
+    """Gemma 3 4B adds `<image_soft_token>` after the SentencePiece vocabulary; a moved one masks text as an image."""
+    base = shutil.copytree(tied_world.base, tmp_path / "base")
+    tokenizer = load_tokenizer(base)
+    image = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(["<image_soft_token>"])
+    tokenizer.save(str(base / "tokenizer.json"))
+    piece = Candidate(tied_world.expansion.pieces[0], tied_world.expansion.parts[0])
+    expand_tokenizer(base, [piece], [1], tmp_path / "out")
+    assert load_tokenizer(tmp_path / "out").token_to_id("<image_soft_token>") == image

@@ -117,6 +117,7 @@ def sources(context: Context) -> StepResult:
     except VocabgraftError as e:
         problems.append(str(e))
         folder = None
+    problems = list(dict.fromkeys(problems))
     if problems or folder is None:
         lines = "\n".join(f"  {p}" for p in problems)
         raise DataError(f"{len(problems)} of the recipe's sources cannot be had:\n{lines}")

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 from vocabgraft.errors import TokenizerError
 from vocabgraft.tokenizer.train import Candidate
 from vocabgraft.tokenizer.vocabulary import read_model, slots, write_json, write_model
@@ -61,6 +63,7 @@ def expand_tokenizer(
             shutil.copyfile(path, out / path.name)
     write_model(expanded, out / "tokenizer.model")
     write_json(expanded, out / "tokenizer.json")
+    _keep_added_tokens(base / "tokenizer.json", out / "tokenizer.json", len(vocabulary))
     _clean_config(out / "tokenizer_config.json", set(ids))
     return Expansion(tuple(ids), tuple(c.piece for c in pieces), tuple(c.parts for c in pieces), tuple(uses))
 
@@ -71,6 +74,22 @@ def _is_weight_file(name: str) -> bool:
         or ".safetensors" in name
         or name.startswith("tokenizer.")
     )
+
+
+def _keep_added_tokens(base: Path, out: Path, pieces: int) -> None:
+    """Carry tokens that only `tokenizer.json` knows (Gemma 3 4B: `<image_soft_token>`, id 262144) at their ids."""
+    if not base.exists():
+        return
+    added = Tokenizer.from_file(str(base)).get_added_tokens_decoder()
+    extra = [(i, added[i]) for i in sorted(added) if i >= pieces]
+    if not extra:
+        return
+    tokenizer = Tokenizer.from_file(str(out))
+    for i, token in extra:
+        (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
+        if tokenizer.token_to_id(token.content) != i:
+            raise TokenizerError(f"{base}: added token {token.content!r} has id {i}, which cannot be kept")
+    tokenizer.save(str(out), pretty=False)
 
 
 def _clean_config(path: Path, reused: set[int]) -> None:

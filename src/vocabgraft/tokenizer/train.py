@@ -50,7 +50,7 @@ def train_pieces(
     to_id = {c: i for i, c in to_char.items()}
     words = {"".join(to_char[i] for i in run): n for run, n in runs.items()}
     learnt = _learn(words, [to_char[i] for i in alphabet], size, min_count)
-    names = {i: base.id_to_token(i) for i in alphabet}
+    names = {i: base.id_to_token(i) or "" for i in alphabet}
     candidates = []
     for merged in learnt:
         parts = tuple(to_id[c] for c in merged)
@@ -78,7 +78,7 @@ def _runs(
     run: list[int] = []
     for i in ids:
         if i not in places:
-            places[i] = _place(base.id_to_token(i), script)
+            places[i] = _place(base.id_to_token(i) or "", script)
         if places[i] != "inside":
             if len(run) > 1:
                 yield tuple(run)
