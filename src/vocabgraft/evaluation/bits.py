@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vocabgraft.models.load import decoder_of
-from vocabgraft.training.objective import token_nats
+from vocabgraft.training.objective import Workspace, token_nats
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ def bits_per_byte(
     softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     ids = [[bos, *e.ids] for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     nats = [0.0] * len(ids)
+    workspace = Workspace()
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
@@ -60,7 +61,7 @@ def bits_per_byte(
         hidden = decoder_of(model)(inputs_embeds=x, attention_mask=None, use_cache=False).last_hidden_state
         for r, i in enumerate(chosen):
             n = len(ids[i])
-            losses = token_nats(hidden[r, : n - 1], tokens[r, 1:n].to(device), matrix, softcap)
+            losses = token_nats(hidden[r, : n - 1], tokens[r, 1:n].to(device), matrix, softcap, workspace)
             nats[i] = float(losses.double().sum())
         on_window(len(chosen))
     sizes = tuple(len(t.encode()) for t in texts)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vocabgraft.embedding.rows import Rows, hash_tensor
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
+from vocabgraft.training.objective import Workspace
 
 NEW, OLD, ADAPTERS = "new_rows.safetensors", "old_rows.safetensors", "adapters.safetensors"
 
@@ -43,6 +44,7 @@ class Graft:
     model: Any
     rows: Rows
     adapters: dict[str, nn.Parameter] = field(default_factory=dict)
+    workspace: Workspace = field(default_factory=Workspace)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the old and new rows, the body and the adapters, as they stand."""

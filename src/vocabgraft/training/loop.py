@@ -161,6 +161,7 @@ def _forward_backward(graft: Graft, part: Batch, groups: tuple[str, ...], weight
         weight=weight,
         want_hidden=needs_graph,
         softcap=getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None),
+        workspace=graft.workspace,
     )
     if needs_graph:
         whole = torch.zeros_like(hidden)
