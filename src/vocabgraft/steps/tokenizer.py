@@ -136,8 +136,12 @@ def _figures(base_folder: Path, out: Path, expansion: Expansion, target: list[st
 
 
 def _sample_sentences(texts_: list[str], count: int = 3) -> list[str]:
-    """First sentences of a few held-out documents, for the picture in the report."""
-    return [t.split("\n")[0].split(". ")[0][:80] for t in texts_[:count]]
+    """One sentence of a few held-out documents, for the picture in the report."""
+    chosen = []
+    for text in texts_[:count]:
+        sentences = text.replace("\n", ". ").split(". ")
+        chosen.append(next((s for s in sentences if 30 <= len(s) <= 80), sentences[0][:80]))
+    return chosen
 
 
 def load_expansion(context: Context) -> tuple[Expansion, Path]:
