@@ -84,7 +84,8 @@ def expand(context: Context) -> StepResult:
     failed = [f"{name}: {found}" for name, found in proofs.items() if found]
     if failed:
         raise ProofError(f"{out}: the expanded tokenizer failed {len(failed)} proofs: {'; '.join(failed)[:500]}")
-    return StepResult(_figures(base_folder, out, expansion, target))
+    changed = proofs["ids changed in text without the script"]
+    return StepResult(_figures(base_folder, out, expansion, target) | {"english_ids_changed": changed})
 
 
 def prove(
@@ -123,7 +124,6 @@ def _figures(base_folder: Path, out: Path, expansion: Expansion, target: list[st
         "first_new_id": expansion.ids[0] if expansion.ids else None,
         "tokens_per_word": {"before": round(before.tokens_per_word, 4), "after": round(after.tokens_per_word, 4)},
         "tokens": {"before": before.tokens, "after": after.tokens},
-        "english_ids_changed": 0,
         "sample": [
             {
                 "text": text,
