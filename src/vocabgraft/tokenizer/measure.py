@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import sentencepiece
@@ -29,12 +30,21 @@ class Fertility:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` of a folder, without transformers. Adds no special tokens on its own."""
+    """`tokenizer.json` of a folder, without transformers. Adds no special tokens on its own.
+
+    Shared by all callers while the file stays as it is (Gemma's takes over a second to parse): do not change it.
+    """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise TokenizerError(f"{path}: missing; a Hugging Face folder with tokenizer.json is needed")
+    stamp = path.stat()
+    return _parsed(str(path), stamp.st_ino, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: str, inode: int, mtime_ns: int, size: int) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(path)
     except Exception as e:  # tokenizers raises bare Exception
         raise TokenizerError(f"{path}: not a tokenizer ({e})") from e
 
