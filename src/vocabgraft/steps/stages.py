@@ -124,6 +124,7 @@ def run_training(
         warmup=training.warmup,
         weight_decay=training.weight_decay,
         clip=training.clip,
+        row_epsilon=training.row_epsilon,
     )
     before = graft.hashes()
     cpu = time.process_time()

@@ -41,6 +41,7 @@ class Schedule:
     warmup: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0
+    row_epsilon: float = 1e-4
 
     def factor(self, step: int) -> float:
         """Share of the peak rate at an update (0-based)."""
@@ -124,8 +125,11 @@ def _drop_gradients(named: list[tuple[str, nn.Parameter, float]]) -> None:
 
 
 def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> torch.optim.AdamW:
-    groups = [{"params": [p], "lr": rate, "peak": rate} for _, p, rate in named]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8, weight_decay=schedule.weight_decay, fused=True)
+    # Through the output route a row that no text holds still has a tiny gradient at every step, and AdamW would make
+    # full steps of it. A larger epsilon leaves those rows nearly where they are (docs/log.md).
+    epsilons = {n: 1e-8 if n.startswith("lora:") else schedule.row_epsilon for n, _, _ in named}
+    groups = [{"params": [p], "lr": rate, "peak": rate, "eps": epsilons[n]} for n, p, rate in named]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=schedule.weight_decay, fused=True)
 
 
 def _accumulate(graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int) -> float:
