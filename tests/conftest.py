@@ -119,17 +119,18 @@ def make_world(
 
 def _expand(base: Path, korean: tuple[str, ...], out: Path) -> None:
     from vocabgraft.corpus.script import script_pattern
+    from vocabgraft.tokenizer.boundary import word_rule
     from vocabgraft.tokenizer.count import count_words
     from vocabgraft.tokenizer.expand import expand_tokenizer
     from vocabgraft.tokenizer.measure import load_tokenizer
-    from vocabgraft.tokenizer.select import select_pieces
+    from vocabgraft.tokenizer.select import Limits, select_pieces
     from vocabgraft.tokenizer.train import train_pieces
-    from vocabgraft.tokenizer.vocabulary import read_model
 
     hangul = script_pattern("Hangul")
-    counts = count_words(korean, hangul)
-    candidates = train_pieces(load_tokenizer(base), counts, script=hangul, size=2 * PIECES, min_count=2)
-    chosen = select_pieces(read_model(base / "tokenizer.model"), candidates, counts, limit=PIECES, reserved_slots=99)
+    tokenizer = load_tokenizer(base)
+    counts = count_words(korean, word_rule(tokenizer))
+    candidates = train_pieces(tokenizer, counts, script=hangul, size=2 * PIECES, min_count=2)
+    chosen = select_pieces(base, candidates, counts, Limits(PIECES))
     expand_tokenizer(base, chosen.pieces, chosen.uses, out).save(out / "expansion.json")
 
 

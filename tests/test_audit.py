@@ -18,12 +18,8 @@ from vocabgraft.models.chat_templates import GEMMA
 from vocabgraft.models.headers import read_headers
 from vocabgraft.models.random_gemma3 import gemma_style_vocabulary
 from vocabgraft.tokenizer.compare import boundaries
-from vocabgraft.tokenizer.count import count_words
-from vocabgraft.tokenizer.expand import expand_tokenizer
 from vocabgraft.tokenizer.measure import load_tokenizer
-from vocabgraft.tokenizer.select import select_pieces
-from vocabgraft.tokenizer.train import train_pieces
-from vocabgraft.tokenizer.vocabulary import NORMAL, read_model, write_json, write_model, write_tokenizer
+from vocabgraft.tokenizer.vocabulary import NORMAL, read_model, slots, write_json, write_model, write_tokenizer
 
 HIDDEN = 4
 
@@ -45,15 +41,12 @@ def good(vocabulary, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def grafted(good, vocabulary, korean, tmp_path_factory):
-    """The same with 100 Korean pieces in the free slots."""
-    folder = tmp_path_factory.mktemp("audit") / "expanded"
-    hangul = script_pattern("Hangul")
-    counts = count_words(korean, hangul)
-    candidates = train_pieces(load_tokenizer(good), counts, script=hangul, size=200, min_count=2)
-    chosen = select_pieces(vocabulary, candidates, counts, limit=100, reserved_slots=99)
-    expand_tokenizer(good, chosen.pieces, chosen.uses, folder)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(good / name, folder / name)
+    """The same with 100 Korean pieces in the free slots, each made of two base pieces."""
+    folder = Path(shutil.copytree(good, tmp_path_factory.mktemp("audit") / "expanded"))
+    base = load_tokenizer(good)
+    pairs = neighbours(good, korean, script_pattern("Hangul").fullmatch)
+    pieces = [a + b for a, b in pairs if base.encode(a + b, add_special_tokens=False).tokens == [a, b]]
+    write_tokenizer(vocabulary.put(slots(vocabulary)[:100], list(dict.fromkeys(pieces))[:100]), folder, GEMMA)
     return folder
 
 

@@ -30,8 +30,9 @@ SURFACE = {
     "show": "--json RUN STEP",
     "report": "--json --out RUN",
     "chat": "--ask --json --max-tokens RUN",
+    "measure": "--json --min-count --pieces --script BASE TEXT",
     "serve": "--json --key --port RUN",
-    "audit": "--json EXPANDED? MODEL",
+    "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",
     "doctor": "--json",
 }
 

@@ -1,7 +1,7 @@
 """Examine any vocabulary-expanded model, ours or not: on its own, and beside the base it came from.
 
     audit_folder(model)            one folder: the checks of `audit_files`
-    audit_pair(base, model, texts) the same, and what the expansion did to the base's tokenizer
+    audit_pair(base, model, texts) the same, and what the expansion did to the base's tokenizer, in seconds
 
 Works on every Hugging Face tokenizer.json; tokenizer.model, config.json and weights are looked at where they are.
 """
@@ -44,6 +44,10 @@ class Audit:
         """Plain JSON types."""
         return {"status": self.status, "findings": [f.as_json() for f in self.findings], "figures": self.figures}
 
+    def text(self) -> str:
+        """A line for each finding."""
+        return "\n".join(f.line() for f in self.findings)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -76,19 +80,20 @@ def audit_pair(base: Path, expanded: Path, texts: Sequence[str] = ()) -> Audit:
     pair = Pair(before, after, tuple(texts) or audit_texts(), compare.new_pieces(before.tokenizer, after.tokenizer))
     alone = _audit(after)
     found = [f for check in PAIR_CHECKS if (f := check(pair)) is not None]
-    return Audit(alone.findings + tuple(found), alone.figures | _pair_figures(pair))
+    return Audit(alone.findings + tuple(found), alone.figures | pair_figures(pair))
 
 
 def audit_texts() -> tuple[str, ...]:
     """The Korean samples of the package: what a pair is compared on when no other text is given."""
-    return _prose("korean")
+    return prose("korean")
 
 
 def _audit(folder: Folder) -> Audit:
     return Audit(tuple(f for check in CHECKS if (f := check(folder)) is not None), figures_of(folder))
 
 
-def _pair_figures(pair: Pair) -> dict[str, Any]:
+def pair_figures(pair: Pair) -> dict[str, Any]:
+    """Counts of a pair: new pieces, and what the texts cost before and after."""
     before, after = (fertility(t, pair.texts) for t in pair.tokenizers)
     return {
         "base_tokens": pair.base.tokens,
@@ -207,30 +212,30 @@ def template_kept(pair: Pair) -> Finding | None:
     return Finding("chat template of the base", "warn", "differs", "the base was tuned on its own: use that one")
 
 
-PAIR_CHECKS: tuple[Callable[[Pair], Finding | None], ...] = (
+FILE_CHECKS: tuple[Callable[[Pair], Finding | None], ...] = (
     ids_kept,
     specials_kept,
     pieces_added,
-    reachable,
-    other_text_kept,
-    coarser,
     cheaper,
     frame_kept,
     template_kept,
 )
+"""The certificate (`certificate.certify`) makes these and has a stronger form of the others."""
+PAIR_CHECKS = (*FILE_CHECKS, reachable, other_text_kept, coarser)
 
 
-def _prose(name: str) -> tuple[str, ...]:
+def prose(name: str) -> tuple[str, ...]:
+    """The sample texts of the package in one language."""
     lines = (x for path in locate(f"samples:{name}").paths for x in path.read_text("utf-8").splitlines() if x.strip())
     return tuple(str(json.loads(line)["text"]) for line in lines)
 
 
 def _sample_texts() -> tuple[str, ...]:
-    return (*_prose("korean")[:_SAMPLES], *_prose("english")[:_SAMPLES], *_EXTRA_TEXTS)
+    return (*prose("korean")[:_SAMPLES], *prose("english")[:_SAMPLES], *_EXTRA_TEXTS)
 
 
 def _ascii_texts() -> list[str]:
     """English prose of the package and lines of Python's own library, which every machine has."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     lines = [line for name in _SOURCES if (folder / name).is_file() for line in (folder / name).open(encoding="utf-8")]
-    return [text for text in (*_prose("english"), *lines) if text.isascii()]
+    return [text for text in (*prose("english"), *lines) if text.isascii()]

@@ -1,4 +1,4 @@
-"""The command line: recipes, copy, check, plan, run, status, show, report, chat, serve, audit, doctor.
+"""The command line: recipes, copy, check, plan, run, status, show, report, chat, serve, measure, audit, doctor.
 
 Exit codes: 0 done, 1 a check found something wrong, 2 something a person can fix (one message, no traceback),
 130/143 interrupted. `--json` prints one JSON value on standard output. Heavy imports happen inside commands.
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from vocabgraft.cli_answer import Json, answer, emit, show_text
+from vocabgraft.cli_examine import audit, doctor, measure
 from vocabgraft.errors import RunError, VocabgraftError
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 RecipeArg = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")]
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/korean-gemma-270m.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value.")]
@@ -52,21 +53,6 @@ def main() -> NoReturn:
             sys.stderr.write("\nvocabgraft: interrupted; run the same command again to continue\n")
         raise
     sys.exit(0)
-
-
-def emit(value: Any) -> None:
-    """Print one JSON value."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def show_text(text: str) -> None:
-    """Print plain text."""
-    sys.stdout.write(text.rstrip("\n") + "\n")
-
-
-def answer(as_json: bool, value: Any, text: str) -> None:
-    """Print the JSON value or the text."""
-    emit(value) if as_json else show_text(text)
 
 
 @app.command()
@@ -283,34 +269,8 @@ def serve(
         signal.pause()
 
 
-@app.command()
-def audit(
-    model: Annotated[Path, typer.Argument(help="A model or tokenizer folder, or the base when two are given.")],
-    expanded: Annotated[Path | None, typer.Argument(help="The expanded folder.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Check a vocabulary-expanded model, ours or not. Exit code 1 when something is wrong."""
-    from dataclasses import asdict
-
-    from vocabgraft.audit import audit_folder, audit_pair, audit_texts
-
-    found = audit_pair(model, expanded, audit_texts()) if expanded else audit_folder(model)
-    answer(as_json, asdict(found), "\n".join(f.line() for f in found.findings))
-    if any(f.status == "fail" for f in found.findings):
-        raise typer.Exit(1)
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Examine this machine: packages, memory, disk, GPU, access. Exit code 1 when something is missing."""
-    from dataclasses import asdict
-
-    from vocabgraft.doctor import examine
-
-    findings = examine(Path.cwd())
-    answer(as_json, [asdict(f) for f in findings], "\n".join(f.line() for f in findings))
-    if any(f.status == "fail" for f in findings):
-        raise typer.Exit(1)
+for _command in (measure, audit, doctor):
+    app.command()(_command)
 
 
 def _run_folder(source: str, recipe: Recipe, folder: Path | None) -> Path:

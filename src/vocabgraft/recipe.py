@@ -90,10 +90,23 @@ class Data(Section):
 class Tokenizer(Section):
     """Which pieces are added and where they go."""
 
-    method: Literal["continued-bpe"] = "continued-bpe"
+    method: Literal["continued-bpe", "sentencepiece"] = "continued-bpe"
+    """continued-bpe: merges over the base's own segmentation. sentencepiece: a model of its own, then merged in."""
     pieces: Positive
     min_count: Positive = 2
-    """A merge must occur this often in the training text."""
+    """A merge must occur this often in the training text …"""
+    per_million: Annotated[float, Field(ge=0)] = 0.0
+    """… and this often per million of its words: a floor that grows with the corpus."""
+    rare_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """At most this share of the pieces may have fewer than 100 uses; the rest is left out."""
+    stop_at_knee: bool = False
+    """Take no piece after the knee of the compression curve."""
+    cross_word: bool = False
+    """Let a piece hold several words (spaces inside). Not for byte-level tokenizers, which cut at spaces first."""
+    drop_names: bool = False
+    """Korean: leave out names of persons, places and organisations (kiwipiepy)."""
+    drop_particles: bool = False
+    """Korean: leave out nouns with a particle glued on, such as 환자는 (kiwipiepy)."""
     place: Literal["slots"] = "slots"
     reserved_slots: Positive = 99
     """`<unused0>` … below this number stay untouched (MedGemma uses some for its thinking)."""
@@ -162,6 +175,8 @@ class Training(Section):
     warmup: Share = 0.1
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] = 1.0
+    row_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """AdamW's epsilon for rows: a gradient well below it (the step's text does not hold the row) moves little."""
 
 
 class Instruct(Section):

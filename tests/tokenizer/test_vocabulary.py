@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from vocabgraft.errors import TokenizerError
 from vocabgraft.tokenizer.measure import disagreements, encode, load_tokenizer, not_restored
 from vocabgraft.tokenizer.vocabulary import (
+    CONTROL,
     NORMAL,
+    USER_DEFINED,
     Vocabulary,
     iter_new,
     read_model,
+    rewrite_model,
     slots,
     write_model,
     write_tokenizer,
@@ -47,9 +50,14 @@ WORD = st.sampled_from(
 TEXT = st.lists(WORD | HANGUL | CHARACTER, max_size=20).map("".join)
 
 
+@pytest.fixture(scope="module")
+def gemma(make_expanded):
+    return make_expanded("gemma", "slots")
+
+
 @pytest.fixture(scope="module", params=["base", "expanded"])
-def both(request: pytest.FixtureRequest, tied_world):
-    folder = tied_world.base if request.param == "base" else tied_world.tokenizer
+def both(request: pytest.FixtureRequest, gemma):
+    folder = gemma.base if request.param == "base" else gemma.out
     model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     return model, load_tokenizer(folder)
 
@@ -69,24 +77,22 @@ def test_every_text_comes_back(both, text: str) -> None:
     assert not_restored(both[1], [text]) == []
 
 
-def test_the_two_files_agree_on_all_sample_prose(tied_world) -> None:
-    texts = [*tied_world.korean, *tied_world.english]
-    assert disagreements(tied_world.tokenizer, texts) == []
-    assert not_restored(load_tokenizer(tied_world.tokenizer), texts) == []
+def test_the_two_files_agree_on_all_sample_prose(gemma, korean, english) -> None:
+    texts = [*korean, *english]
+    assert disagreements(gemma.out, texts) == []
+    assert not_restored(load_tokenizer(gemma.out), texts) == []
 
 
-def test_a_special_name_in_a_text_is_not_counted_as_a_disagreement(tied_world) -> None:
-    assert disagreements(tied_world.tokenizer, ["a <start_of_turn> b <unk> 혈압"]) == []
+def test_a_special_name_in_a_text_is_not_counted_as_a_disagreement(gemma) -> None:
+    assert disagreements(gemma.out, ["a <start_of_turn> b <unk> 혈압"]) == []
 
 
-def test_transformers_reads_the_folder_as_tokenizers_does(tied_world) -> None:
+def test_transformers_reads_the_folder_as_tokenizers_does(gemma, korean, english) -> None:
     from transformers import AutoTokenizer
 
-    texts = [*tied_world.korean[:5], *tied_world.english[:5], "a  b\n\n\tc 😀" + " " * 40]
-    theirs = AutoTokenizer.from_pretrained(tied_world.tokenizer)
-    assert [theirs.encode(t, add_special_tokens=False) for t in texts] == encode(
-        load_tokenizer(tied_world.tokenizer), texts
-    )
+    texts = [*korean[:5], *english[:5], "a  b\n\n\tc 😀" + " " * 40]
+    theirs = AutoTokenizer.from_pretrained(gemma.out)
+    assert [theirs.encode(t, add_special_tokens=False) for t in texts] == encode(load_tokenizer(gemma.out), texts)
     assert theirs.encode("혈압")[0] == theirs.bos_token_id == 2
 
 
@@ -127,14 +133,14 @@ def test_pieces_are_put_only_where_nothing_is(table: Vocabulary, at: list[int], 
         table.put(at, pieces)
 
 
-def test_what_is_written_is_read_back(tied_world, tmp_path: Path) -> None:
-    vocabulary = read_model(tied_world.tokenizer / "tokenizer.model")
+def test_what_is_written_is_read_back(gemma, tmp_path: Path) -> None:
+    vocabulary = read_model(gemma.out / "tokenizer.model")
     write_model(vocabulary, tmp_path / "tokenizer.model")
     assert read_model(tmp_path / "tokenizer.model") == vocabulary
 
 
-def test_two_writes_give_the_same_bytes(tied_world, tmp_path: Path) -> None:
-    vocabulary = read_model(tied_world.tokenizer / "tokenizer.model")
+def test_two_writes_give_the_same_bytes(gemma, tmp_path: Path) -> None:
+    vocabulary = read_model(gemma.out / "tokenizer.model")
     for name in ("a", "b"):
         write_tokenizer(vocabulary, tmp_path / name, "{{ bos_token }}")
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
@@ -145,6 +151,53 @@ def test_two_writes_give_the_same_bytes(tied_world, tmp_path: Path) -> None:
 
 def test_merges_come_best_score_first(table: Vocabulary) -> None:
     assert table.put([5, 6], ["압혈", "압혈압"]).merges() == [("압", "혈"), ("압혈", "압")]
+
+
+def test_merges_that_touch_a_piece_make_it_or_take_it(table: Vocabulary) -> None:
+    new = table.put([5, 6, 10], ["압혈", "압혈압", "혈혈"])
+    assert new.merges(touching={"압혈"}) == [("압", "혈"), ("압혈", "압")]
+    assert new.merges(touching={"혈혈"}) == [("혈", "혈")]
+    assert new.merges(touching=set()) == []
+
+
+def test_merges_are_woven_in_where_their_scores_belong(table: Vocabulary) -> None:
+    old = table.put([5, 6], ["압혈", "혈혈혈"])  # nothing makes 혈혈혈 yet
+    new = old.put([10], ["혈혈"])
+    assert new.weave(old.merges(), new.merges(touching={"혈혈"})) == new.merges()
+    assert new.weave([], new.merges()) == new.merges()
+    assert new.weave(new.merges(), []) == new.merges()
+
+
+def test_a_token_that_is_no_text_goes_to_the_end(table: Vocabulary) -> None:
+    new = table.append_token("<image>", special=True).append_token("<tool>", special=False)
+    assert (new.pieces[10:], new.types[10:]) == (("<image>", "<tool>"), (CONTROL, USER_DEFINED))
+    assert new.lowest_score == table.lowest_score
+
+
+def test_a_rewritten_model_keeps_every_setting_but_the_pieces(english, tmp_path: Path) -> None:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(english),
+        model_writer=model,
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="nfkc",
+        control_symbols=["<unused99>", "<turn>"],
+        minloglevel=2,
+    )
+    (tmp_path / "base.model").write_bytes(model.getvalue())
+    base = read_model(tmp_path / "base.model")
+    new = base.put([base.ids["<unused99>"]], ["zzz"])
+    rewrite_model(tmp_path / "base.model", base, tmp_path / "same.model")
+    rewrite_model(tmp_path / "base.model", new, tmp_path / "new.model")
+    assert (tmp_path / "same.model").read_bytes() == model.getvalue()
+    assert read_model(tmp_path / "new.model") == new
+    assert b"<unused99>" not in (tmp_path / "new.model").read_bytes()
+    before, after = (
+        sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / f"{n}.model")) for n in ("base", "new")
+    )
+    assert after.encode("The Ａ patient") == before.encode("The Ａ patient") == before.encode("The A patient")
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

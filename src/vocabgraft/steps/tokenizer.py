@@ -3,57 +3,92 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.durable import write_json
 from vocabgraft.errors import ProofError
+from vocabgraft.recipe import Tokenizer
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import texts
 from vocabgraft.tokenizer import measure
-from vocabgraft.tokenizer.count import count_words
+from vocabgraft.tokenizer.boundary import line_rule, word_rule
+from vocabgraft.tokenizer.count import WordCounts, count_words
 from vocabgraft.tokenizer.expand import Expansion, expand_tokenizer
-from vocabgraft.tokenizer.select import Selection, select_pieces, unreachable
+from vocabgraft.tokenizer.room import free_ids
+from vocabgraft.tokenizer.select import Limits, Selection, select_pieces, unreachable
 from vocabgraft.tokenizer.train import Candidate, train_pieces
+from vocabgraft.tokenizer.train_sentencepiece import train_sentencepiece
 from vocabgraft.tokenizer.vocabulary import read_model
 
 _PROOF_BYTES = 4_000_000  # of each side: what the proofs of 13-expand-tokenizer read
 
 
 def train(context: Context) -> StepResult:
-    """Count words of the target corpus and learn new merges over the base segmentation."""
-    recipe = context.recipe
+    """Count words of the target corpus and learn candidates for new pieces."""
+    recipe, spec = context.recipe, context.recipe.tokenizer
     script = script_pattern(recipe.data.script)
-    context.reporter.say("counting words")
-    counts = count_words(texts(context, "target", "train"), script)
     base = measure.load_tokenizer(context.base_folder())
-    context.reporter.say(f"learning merges over {len(counts):,} different words")
-    candidates = train_pieces(
-        base, counts, script=script, size=recipe.tokenizer.pieces, min_count=recipe.tokenizer.min_count
+    rule = line_rule() if spec.cross_word else word_rule(base)
+    context.reporter.say(f"counting words ({rule.reason})")
+    counts = count_words(
+        texts(context, "target", "train"), rule, threads=context.machine.threads, scratch=context.scratch
+    ).having(script.pattern)
+    floor = max(spec.min_count, math.ceil(spec.per_million * counts.total / 1e6))
+    context.reporter.say(f"learning pieces over {len(counts):,} different words")
+    if spec.method == "continued-bpe":
+        candidates = train_pieces(
+            base, counts, script=script, size=spec.pieces, min_count=floor, cross_word=spec.cross_word
+        )
+    else:
+        candidates = train_sentencepiece(base, counts, script=script, size=spec.pieces, min_count=floor)
+    write_json(context.out / "candidates.json", [[c.piece, list(c.parts), list(c.merge), c.count] for c in candidates])
+    counts.save(context.out / "words.parquet")
+    return StepResult(
+        {
+            "words": counts.total,
+            "different_words": len(counts),
+            "cut": rule.reason,
+            "min_count": floor,
+            "candidates": len(candidates),
+        }
     )
-    write_json(context.out / "candidates.json", [[c.piece, list(c.parts)] for c in candidates])
-    write_json(context.out / "words.json", dict(sorted(counts.items())))
-    return StepResult({"words": sum(counts.values()), "different_words": len(counts), "candidates": len(candidates)})
 
 
 def select(context: Context) -> StepResult:
     """Choose the pieces that go in; say what was left out and how well each is supported."""
-    spec = context.recipe.tokenizer
+    spec, base = context.recipe.tokenizer, context.base_folder()
     raw = context.read_json("11-train-tokenizer", "candidates.json")
-    counts = Counter(context.read_json("11-train-tokenizer", "words.json"))
+    candidates = [Candidate(piece, tuple(parts), tuple(merge), count) for piece, parts, merge, count in raw]
+    limits = Limits(spec.pieces, spec.rare_share, spec.stop_at_knee, _unwanted(spec, [c.piece for c in candidates]))
+    free = free_ids(base, spec.reserved_slots)
     chosen = select_pieces(
-        read_model(context.base_folder() / "tokenizer.model"),
-        [Candidate(piece, tuple(parts)) for piece, parts in raw],
-        counts,
-        limit=spec.pieces,
+        base,
+        candidates,
+        WordCounts.load(context.run.path("11-train-tokenizer", "words.parquet")),
+        limits,
+        place=spec.place,
         reserved_slots=spec.reserved_slots,
+        room=len(free.free) if spec.place == "slots" else None,
     )
-    rows = [[c.piece, list(c.parts), n] for c, n in zip(chosen.pieces, chosen.uses, strict=True)]
+    rows = [[c.piece, list(c.parts), list(c.merge), n] for c, n in zip(chosen.pieces, chosen.uses, strict=True)]
     write_json(context.out / "pieces.json", rows)
     write_json(context.out / "dropped.json", chosen.dropped)
-    return StepResult(_support(chosen))
+    return StepResult(_support(chosen) | {"room": free.describe()})
+
+
+def _unwanted(spec: Tokenizer, pieces: list[str]) -> dict[str, Collection[str]]:
+    from vocabgraft.tokenizer import korean
+
+    found: dict[str, Collection[str]] = {}
+    if spec.drop_names:
+        found["a name"] = korean.names(pieces)
+    if spec.drop_particles:
+        found["a particle glued on"] = korean.glued_particles(pieces)
+    return found
 
 
 def _support(chosen: Selection) -> dict[str, Any]:
@@ -70,10 +105,11 @@ def expand(context: Context) -> StepResult:
     """Write the expanded tokenizer and prove it on held-out text; stops when a proof fails."""
     base_folder, out = context.base_folder(), context.out / "tokenizer"
     rows = context.read_json("12-select-pieces", "pieces.json")
-    pieces = [Candidate(piece, tuple(parts)) for piece, parts, _ in rows]
-    context.reporter.say(f"placing {len(pieces):,} pieces into unused slots")
+    pieces = [Candidate(piece, tuple(parts), tuple(merge)) for piece, parts, merge, _ in rows]
+    spec = context.recipe.tokenizer
+    context.reporter.say(f"placing {len(pieces):,} pieces ({spec.place})")
     expansion = expand_tokenizer(
-        base_folder, pieces, [n for *_, n in rows], out, reserved_slots=context.recipe.tokenizer.reserved_slots
+        base_folder, pieces, [n for *_, n in rows], out, place=spec.place, reserved_slots=spec.reserved_slots
     )
     expansion.save(out / "expansion.json")
     context.reporter.say("proving that nothing else changed")

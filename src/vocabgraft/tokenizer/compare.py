@@ -7,16 +7,21 @@ WordPiece (##ing). Positions are bytes of the text, because a token may be a par
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate
 
+import numpy as np
 from tokenizers import Tokenizer, decoders
 
+from vocabgraft.corpus.script import SCRIPTS, script_pattern
 from vocabgraft.tokenizer.measure import encode
+from vocabgraft.tokenizer.spelling import is_byte_level
 from vocabgraft.tokenizer.vocabulary import SPACE
 
 PLACEHOLDER = re.compile(r"[<\[]\|?\w*(unused|reserved|extra_id)\w*?\d+\|?[>\]]", re.IGNORECASE)
 """Pieces that stand for nothing and may be replaced: <unused7>, <|reserved_special_token_3|>, [unused12]."""
+_JAPANESE = ("Han", "Hiragana", "Katakana")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -60,11 +65,6 @@ def frame(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
     return whole, []
 
 
-def is_byte_level(tokenizer: Tokenizer) -> bool:
-    """Whether pieces are spelt in the 256 letters of byte-level BPE (GPT-2)."""
-    return "ByteLevel" in f"{tokenizer.decoder!r}{tokenizer.pre_tokenizer!r}"
-
-
 def text_of(tokenizer: Tokenizer, pieces: Iterable[str]) -> dict[str, str]:
     """The text each piece stands for; pieces that are parts of a letter are left out."""
     if not is_byte_level(tokenizer):
@@ -93,6 +93,33 @@ def boundaries(tokenizer: Tokenizer, text: str) -> list[int]:
     added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}
     level = is_byte_level(tokenizer)
     return list(accumulate(_bytes_of(token, token in added, level) for token in tokens))
+
+
+def token_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """Bytes of the normalised text that each token stands for, by id (int64; 0 for ids without a token)."""
+    vocabulary = vocabulary_of(tokenizer)
+    added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}
+    level = is_byte_level(tokenizer)
+    found = np.zeros(max(vocabulary.values(), default=-1) + 1, np.int64)
+    for token, i in vocabulary.items():
+        found[i] = _bytes_of(token, token in added, level)
+    return found
+
+
+def script_of(pieces: Iterable[str]) -> str | None:
+    """The script whose letters the most pieces hold, named as in `corpus.script`; None when there are no letters.
+
+    Kana beside kanji is Japanese, which is written in three scripts at once.
+    """
+    texts = list(pieces)
+    letters = "".join(sorted({c for text in texts for c in text if c.isalpha()}))
+    kinds = {name: set(script_pattern(name).findall(letters)) for name in SCRIPTS if name != "Japanese"}
+    held = Counter(name for text in texts for name, kind in kinds.items() if not kind.isdisjoint(text))
+    if not held:
+        return None
+    name, _ = held.most_common(1)[0]
+    kana = held["Hiragana"] + held["Katakana"]
+    return "Japanese" if name in _JAPANESE and kana * 20 >= len(texts) else name
 
 
 def _bytes_of(token: str, added: bool, level: bool) -> int:

@@ -1,23 +1,173 @@
-"""Count words once. No Gemma piece spans a space inside a line (one exception, `>▁</`, holds no letters),
-so the tokens of a text follow from the tokens of its words, and training needs the words alone.
+"""Count the different words of a corpus once; tokens, fertility, training and selection all follow from it.
+
+Texts are cut by a `WordRule`, so the tokens of a text are the tokens of its words. Counts are integers and are
+added up, so neither the order of texts nor the number of threads changes the result. Memory is bounded: what has
+been counted goes to disk, split by a hash of the word, and each split is added up on its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import regex
+import numpy as np
+import polars as pl
+from tokenizers import Tokenizer
 
-_WORD = regex.compile(r" ?[^\s]+")
+from vocabgraft.tokenizer.boundary import WordRule
+
+_BATCH_CHARS = 4_000_000  # of text counted together: 64 MB of word views
+_ROWS_IN_MEMORY = 4_000_000  # different words before they go to disk: about 300 MB
+_SPLITS = 32
+_ENCODED_TOGETHER = 50_000  # words
 
 
-def count_words(texts: Iterable[str], script: regex.Pattern[str]) -> Counter[str]:
-    """Occurrences of every word that holds a letter of the script; a leading space belongs to the word.
+@dataclass(frozen=True)
+class WordCounts:
+    """Different words and how often each occurs, in the order of their bytes: columns `word`, `count` (int64)."""
 
-    Example: "혈압 혈압이" -> {"혈압": 1, " 혈압이": 1}.
+    frame: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    @property
+    def total(self) -> int:
+        """Occurrences of all words."""
+        return int(self.frame["count"].sum())
+
+    def having(self, pattern: str) -> WordCounts:
+        r"""The words in which a pattern (Rust's regex syntax, e.g. `\p{Hangul}`) is found."""
+        return WordCounts(self.frame.filter(pl.col("word").str.contains(pattern)))
+
+    def batches(self) -> Iterator[tuple[list[str], list[int]]]:
+        """Words and counts, some ten thousand at a time."""
+        for part in self.frame.iter_slices(_ENCODED_TOGETHER):
+            yield part["word"].to_list(), part["count"].to_list()
+
+    def save(self, path: Path) -> None:
+        """Write as Parquet."""
+        self.frame.write_parquet(path, compression="zstd")
+
+    @classmethod
+    def load(cls, path: Path) -> WordCounts:
+        """Read what `save` wrote."""
+        return cls(pl.read_parquet(path))
+
+    @classmethod
+    def of(cls, counts: dict[str, int]) -> WordCounts:
+        """From a mapping."""
+        frame = pl.DataFrame({"word": list(counts), "count": list(counts.values())}, schema=_SCHEMA)
+        return cls(frame.sort("word"))
+
+
+_SCHEMA = {"word": pl.String, "count": pl.Int64}
+
+
+def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scratch: Path | None = None) -> WordCounts:
+    """Count the words of texts, in one pass.
+
+    Texts are read in batches and counted by `threads` at a time; at most a few million different words are held
+    before they are written below `scratch` (default: a temporary folder). The result holds every different word.
+    Texts must be encodable in UTF-8 (no lone surrogates): UnicodeEncodeError otherwise.
     """
-    counts: Counter[str] = Counter()
+    with TemporaryDirectory(dir=scratch) as folder, ThreadPoolExecutor(threads) as pool:
+        held = _Held(Path(folder))
+        waiting: list[Future[pl.DataFrame]] = []
+        for batch in _batches(texts):
+            waiting.append(pool.submit(_count_batch, batch, rule.pattern))
+            if len(waiting) > threads:
+                held.add(waiting.pop(0).result())
+        for future in waiting:
+            held.add(future.result())
+        return WordCounts(held.whole())
+
+
+def merged(counts: list[WordCounts]) -> WordCounts:
+    """Counts of several corpora added up."""
+    return WordCounts(_added_up([c.frame for c in counts]).sort("word"))
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
     for text in texts:
-        counts.update(_WORD.findall(text))
-    return Counter({word: n for word, n in counts.items() if script.search(word)})
+        batch.append(text)
+        size += len(text)
+        if size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
+    column = pl.Series("word", texts, dtype=pl.String)
+    if pattern is not None:
+        column = column.str.extract_all(pattern).explode().drop_nulls()
+    return column.value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
+
+
+class _Held:
+    """Counts that are added up in memory while they fit, and in splits on disk when not."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.frames: list[pl.DataFrame] = []
+        self.rows = 0
+        self.parts = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        self.frames.append(frame)
+        self.rows += len(frame)
+        if self.rows > _ROWS_IN_MEMORY:
+            self.frames = [_added_up(self.frames)]
+            self.rows = len(self.frames[0])
+            if self.rows > _ROWS_IN_MEMORY // 2:
+                self._spill()
+
+    def _spill(self) -> None:
+        splits = self.frames[0].with_columns(split=pl.col("word").hash(seed=0) % _SPLITS)
+        for (split,), part in splits.partition_by("split", as_dict=True, include_key=False).items():
+            part.write_parquet(self.folder / f"{split:02d}-{self.parts:05d}.parquet", compression="lz4")
+        self.frames, self.rows = [], 0
+        self.parts += 1
+
+    def whole(self) -> pl.DataFrame:
+        if not self.parts:
+            return _added_up(self.frames).sort("word")
+        if self.frames:
+            self.frames = [_added_up(self.frames)]
+            self._spill()
+        found = []
+        for split in range(_SPLITS):
+            files = sorted(self.folder.glob(f"{split:02d}-*.parquet"))
+            found.append(_added_up([pl.read_parquet(f) for f in files]))
+        return pl.concat(found, rechunk=False).sort("word")
+
+
+def _added_up(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    if not frames:
+        return pl.DataFrame(schema=_SCHEMA)
+    return pl.concat(frames).group_by("word").agg(pl.col("count").sum())
+
+
+def encoded(tokenizer: Tokenizer, counts: WordCounts) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Tokens of the words: (ids of a batch put one after the other, words' lengths in tokens, words' counts)."""
+    for words, times in counts.batches():
+        rows = [e.ids for e in tokenizer.encode_batch_fast(words, add_special_tokens=False)]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        ids = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        yield ids, lengths, np.asarray(times, np.int64)
+
+
+def token_counts(tokenizer: Tokenizer, counts: WordCounts) -> np.ndarray:
+    """How often each id occurs in the counted corpus, (ids,) int64: what encoding all of it would give."""
+    found = np.zeros(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1, np.int64)
+    for ids, lengths, times in encoded(tokenizer, counts):
+        found += np.bincount(ids, np.repeat(times, lengths), len(found)).astype(np.int64)
+    return found

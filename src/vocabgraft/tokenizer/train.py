@@ -1,114 +1,184 @@
 """Continued BPE: learn new merges over the base tokenizer's own segmentation of the target language.
 
-Every new piece is a run of base pieces, so it is reachable and its parts are known. Base ids are mapped to
-private-use characters and handed to the stock Rust trainer of `tokenizers`; only runs of base pieces written
-wholly in the target script are offered, so no digit, punctuation or space can get inside a piece.
-Idea: Purason et al., arXiv 2512.03989; the restriction to one script is ours and keeps all other text identical.
+Every new piece is a run of base pieces, so it is reachable and its parts are known. Only runs of base pieces written
+wholly in the target script are offered: no digit, punctuation or foreign letter can get inside a piece, and text
+without the script keeps its ids. Idea: Purason et al., arXiv 2512.03989; the restriction to one script is ours.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
+import numpy as np
 import regex
 from tokenizers import Tokenizer
 
 from vocabgraft.errors import TokenizerError
+from vocabgraft.tokenizer.count import WordCounts, encoded
+from vocabgraft.tokenizer.merges import Ints, learn_merges
+from vocabgraft.tokenizer.spelling import LETTER_OF_BYTE, bytes_of, is_byte_level
 from vocabgraft.tokenizer.vocabulary import SPACE
 
-_PRIVATE = range(0xF0000, 0x10FFFE)  # planes 15 and 16: 131,070 characters no text uses
+OUTSIDE, FIRST, INSIDE = 0, 1, 2
+"""Where a base piece may stand in a run: not at all, only at its beginning (it begins with a space), anywhere."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A possible new piece and the base ids that spell it, in order of learning."""
+    """A possible new piece, the base ids that spell it, the two pieces whose merge made it, and that merge's count."""
 
     piece: str
     parts: tuple[int, ...]
+    merge: tuple[str, str] = ("", "")
+    count: int = 0
 
 
 def train_pieces(
-    base: Tokenizer, counts: Counter[str], *, script: regex.Pattern[str], size: int, min_count: int
+    base: Tokenizer,
+    counts: WordCounts,
+    *,
+    script: regex.Pattern[str],
+    size: int,
+    min_count: int,
+    cross_word: bool = False,
 ) -> list[Candidate]:
     """Learn up to `size` new merges; fewer when no pair occurs `min_count` times.
 
-    `counts` comes from `count_words`. A smaller `size` gives a prefix of a larger one. Raises TokenizerError
-    when the corpus has no word of the script.
+    A smaller `size` gives a prefix of a larger one. With `cross_word` a piece may hold a space inside, if the words
+    of `counts` do (count whole lines then); byte-level tokenizers cut at spaces before merging and cannot.
+    Raises TokenizerError when the corpus has no run of the script.
     """
-    runs = _count_runs(base, counts, script)
-    if not runs:
-        raise TokenizerError("the corpus holds no word of the target script; check data.target and data.script")
-    alphabet = sorted({i for run in runs for i in run})
-    if len(alphabet) > len(_PRIVATE):
+    names = {i: piece for piece, i in base.get_vocab(with_added_tokens=True).items()}
+    level = is_byte_level(base)
+    if level and cross_word:
         raise TokenizerError(
-            f"{len(alphabet):,} base pieces of the script; at most {len(_PRIVATE):,} can be trained on"
+            "tokenizer.cross_word: a byte-level tokenizer cuts at spaces before it merges; set it false"
         )
-    to_char = {i: chr(c) for i, c in zip(alphabet, _PRIVATE, strict=False)}
-    to_id = {c: i for i, c in to_char.items()}
-    words = {"".join(to_char[i] for i in run): n for run, n in runs.items()}
-    learnt = _learn(words, [to_char[i] for i in alphabet], size, min_count)
-    names = {i: base.id_to_token(i) or "" for i in alphabet}
-    candidates = []
-    for merged in learnt:
-        parts = tuple(to_id[c] for c in merged)
-        candidates.append(Candidate("".join(names[i] for i in parts), parts))
-    return candidates
+    ids, lengths, times = runs_of_script(base, counts, script, cross_word=cross_word)
+    if not len(ids):
+        raise TokenizerError("the corpus holds no word of the target script; check data.target and data.script")
+    spelt = names.copy()
+    parts: dict[int, tuple[int, ...]] = {i: (i,) for i in np.unique(ids).tolist()}
+    known = set(names.values())
+    fits = _only_in_script(script) if level else None
+
+    def allowed(left: int, right: int, new: int) -> bool:
+        piece = spelt[left] + spelt[right]
+        if piece in known or (fits is not None and not fits(bytes_of(piece))):
+            return False
+        known.add(piece)
+        spelt[new], parts[new] = piece, parts[left] + parts[right]
+        return True
+
+    first = max(names) + 1
+    learnt = learn_merges(ids, lengths, times, first_new=first, size=size, min_count=min_count, allowed=allowed)
+    return [Candidate(spelt[m.new], parts[m.new], (spelt[m.left], spelt[m.right]), m.count) for m in learnt]
 
 
-def _count_runs(base: Tokenizer, counts: Counter[str], script: regex.Pattern[str]) -> Counter[tuple[int, ...]]:
-    """Maximal runs of base ids that may merge, with their counts."""
-    words = sorted(counts)
-    places: dict[int, str] = {}
-    runs: Counter[tuple[int, ...]] = Counter()
-    for start in range(0, len(words), 20_000):
-        chunk = words[start : start + 20_000]
-        for word, encoding in zip(chunk, base.encode_batch(chunk, add_special_tokens=False), strict=True):
-            for run in _runs(encoding.ids, base, script, places):
-                runs[run] += counts[word]
-    return runs
+def _places(names: dict[int, str], script: regex.Pattern[str], level: bool) -> np.ndarray:
+    """OUTSIDE, FIRST or INSIDE for each id, (ids,) int8."""
+    found = np.zeros(max(names) + 1, np.int8)
+    inside = regex.compile(rf"(?:{script.pattern})+")
+    of_bytes = _part_of_script(script)
+    for i, piece in names.items():
+        if level:
+            found[i] = of_bytes(piece)
+        elif piece == SPACE:
+            found[i] = FIRST
+        elif inside.fullmatch(piece.removeprefix(SPACE)):
+            found[i] = FIRST if piece.startswith(SPACE) else INSIDE
+    return found
 
 
-def _runs(
-    ids: list[int], base: Tokenizer, script: regex.Pattern[str], places: dict[int, str]
-) -> Iterator[tuple[int, ...]]:
-    """Runs of two and more. A piece with ▁ opens a new one: a text may hold a literal ▁ in the middle of a word."""
-    run: list[int] = []
-    for i in ids:
-        if i not in places:
-            places[i] = _place(base.id_to_token(i) or "", script)
-        if places[i] != "inside":
-            if len(run) > 1:
-                yield tuple(run)
-            run = []
-        if places[i] != "outside":
-            run.append(i)
-    if len(run) > 1:
-        yield tuple(run)
+def _part_of_script(script: regex.Pattern[str]) -> Callable[[str], int]:
+    """The place of a byte-level piece: bytes of the script's letters, the first and last of them perhaps in part."""
+    space = LETTER_OF_BYTE[ord(" ")]
+    whole = regex.compile(rf"(?:{script.pattern})*")
+
+    def place(piece: str) -> int:
+        if piece == space:
+            return FIRST
+        try:
+            raw = bytes_of(piece.removeprefix(space))
+        except KeyError:  # an added token is spelt in plain letters
+            return OUTSIDE
+        middle = raw.lstrip(bytes(range(0x80, 0xC0)))
+        text = middle.decode("utf-8", "ignore")
+        left_over = len(middle) - len(text.encode())
+        if min(raw) < 0x80 or left_over > 3 or not whole.fullmatch(text):
+            return OUTSIDE
+        return FIRST if piece.startswith(space) else INSIDE
+
+    return place
 
 
-def _place(piece: str, script: regex.Pattern[str]) -> str:
-    """Where a base piece may stand in a run: 'first', 'inside' or 'outside' (not at all)."""
-    if not all(script.fullmatch(c) for c in piece.removeprefix(SPACE)):
-        return "outside"
-    return "first" if piece.startswith(SPACE) else "inside"
+def _only_in_script(script: regex.Pattern[str]) -> Callable[[bytes], bool]:
+    """Whether bytes can occur in text of the script alone.
+
+    They must begin with a letter's first byte; a letter cut off at the end must be of the script however it goes on
+    (EA B0 can only begin one of 가 … 갿), or be no letter at all (unassigned).
+    """
+    letter = regex.compile(script.pattern)
+    unassigned = regex.compile(r"\p{Cn}")
+
+    @cache
+    def own_prefix(start: bytes) -> bool:
+        found = _completions(start)
+        return any(map(letter.match, found)) and all(letter.match(c) or unassigned.match(c) for c in found)
+
+    def fits(raw: bytes) -> bool:
+        raw = raw.removeprefix(b" ")
+        text = raw.decode("utf-8", "ignore")
+        rest = raw[len(text.encode()) :]
+        if not raw or 0x80 <= raw[0] < 0xC0 or not all(map(letter.match, text)):
+            return False
+        return own_prefix(rest) if rest else True
+
+    return fits
 
 
-def _learn(words: dict[str, int], alphabet: list[str], size: int, min_count: int) -> list[str]:
-    from tokenizers import models, pre_tokenizers, trainers
+def _completions(start: bytes) -> list[str]:
+    """All characters whose UTF-8 is longer and begins with these bytes; none is listed for a whole plane."""
+    missing = (2 if start[0] < 0xE0 else 3 if start[0] < 0xF0 else 4) - len(start)
+    if not 1 <= missing <= 2:
+        return []
+    ends = product(range(0x80, 0xC0), repeat=missing)
+    return [c for end in ends if (c := (start + bytes(end)).decode("utf-8", "ignore"))]
 
-    tok = Tokenizer(models.BPE())
-    tok.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=len(alphabet) + size,
-        min_frequency=min_count,
-        initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet),
-        special_tokens=[],
-        show_progress=False,
-    )
-    # The trainer takes texts, not counts; repeating a word is its way to say how often.
-    tok.train_from_iterator((f"{word} " * n for word, n in sorted(words.items())), trainer)
-    return [left + right for left, right in json.loads(tok.to_str())["model"]["merges"]]
+
+def runs_of_script(
+    base: Tokenizer, counts: WordCounts, script: regex.Pattern[str], *, cross_word: bool = False
+) -> tuple[Ints, Ints, Ints]:
+    """Maximal runs of two and more ids of the script, which may merge: (ids one run after the other, lengths, counts).
+
+    A piece that begins with a space opens a run, unless spaces may stand inside: a text may hold a literal ▁ in the
+    middle of a word.
+    """
+    names = {i: piece for piece, i in base.get_vocab(with_added_tokens=True).items()}
+    places = _places(names, script, is_byte_level(base))
+    found: list[tuple[Ints, Ints, Ints]] = []
+    for ids, lengths, times in encoded(base, counts):
+        if not len(ids):
+            continue
+        lengths, times = lengths[lengths > 0], times[lengths > 0]
+        here = places[ids]
+        starts = np.zeros(len(ids), bool)
+        starts[np.cumsum(lengths) - lengths] = True
+        opens = starts | np.append(True, here[:-1] == OUTSIDE)
+        if not cross_word:
+            opens |= here == FIRST
+        inside = here != OUTSIDE
+        run = np.cumsum(opens & inside)[inside]
+        ids, weights = ids[inside], np.repeat(times, lengths)[inside]
+        first = np.flatnonzero(np.append(True, run[1:] != run[:-1])) if len(run) else np.zeros(0, np.int64)
+        sizes = np.diff(np.append(first, len(ids)))
+        long = np.repeat(sizes > 1, sizes)
+        found.append((ids[long], sizes[sizes > 1], weights[first][sizes > 1]))
+    if not found:
+        empty = np.zeros(0, np.int64)
+        return empty, empty, empty
+    ids, sizes, weights = (np.concatenate(column) for column in zip(*found, strict=True))
+    return ids, sizes, weights

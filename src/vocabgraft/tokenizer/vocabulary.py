@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,35 +72,54 @@ class Vocabulary:
             known.add(piece)
         return replace(self, pieces=tuple(new_p), scores=tuple(new_s), types=tuple(new_t))
 
-    def merges(self) -> list[tuple[str, str]]:
-        """Every (left, right) whose concatenation is a normal piece, best score first."""
+    def append_token(self, token: str, *, special: bool) -> Vocabulary:
+        """The same table with one more piece at its end that is no text: a control or a user-defined piece."""
+        kind = CONTROL if special else USER_DEFINED
+        return replace(self, pieces=(*self.pieces, token), scores=(*self.scores, 0.0), types=(*self.types, kind))
+
+    def merges(self, touching: Collection[str] | None = None) -> list[tuple[str, str]]:
+        """Every (left, right) whose concatenation is a normal piece, best score first.
+
+        With `touching`: only merges that make one of these pieces or take part of one.
+        """
         mergeable = {p for p, t in zip(self.pieces, self.types, strict=True) if t in (NORMAL, USER_DEFINED)}
         ids = self.ids
         found: list[tuple[float, int, int, str, str]] = []
         for piece, score, kind in zip(self.pieces, self.scores, self.types, strict=True):
             if kind != NORMAL:
                 continue
+            wanted = touching is None or piece in touching
             for cut in range(1, len(piece)):
                 left, right = piece[:cut], piece[cut:]
-                if left in mergeable and right in mergeable:
+                if left in mergeable and right in mergeable and (wanted or _touches(touching, left, right)):
                     found.append((-score, ids[left], ids[right], left, right))
         found.sort()
         return [(left, right) for *_, left, right in found]
 
+    def weave(self, ranked: Iterable[tuple[str, str]], added: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """`ranked`, an existing merge list, with each merge of `added` put in where its score belongs.
+
+        `added` comes from `merges`. The order of `ranked` is kept. Merges of new pieces end up last; a merge that
+        reaches an old piece by way of a new one gets the rank of the old piece, as sentencepiece gives it.
+        """
+        scores = {p: s for p, s, t in zip(self.pieces, self.scores, self.types, strict=True) if t == NORMAL}
+        woven: list[tuple[str, str]] = []
+        waiting = list(reversed(added))
+        for left, right in ranked:
+            here = scores.get(left + right)
+            while waiting and here is not None and here < scores["".join(waiting[-1])]:
+                woven.append(waiting.pop())
+            woven.append((left, right))
+        return woven + waiting[::-1]
+
+
+def _touches(pieces: Collection[str] | None, left: str, right: str) -> bool:
+    return pieces is not None and (left in pieces or right in pieces)
+
 
 def read_model(path: Path) -> Vocabulary:
     """Read a SentencePiece BPE `tokenizer.model`. Unigram models are refused."""
-    from sentencepiece import sentencepiece_model_pb2 as pb
-
-    proto = pb.ModelProto()
-    try:
-        proto.ParseFromString(Path(path).read_bytes())
-    except OSError as e:
-        raise TokenizerError(f"{path}: cannot be read ({e.strerror})") from e
-    except Exception as e:
-        raise TokenizerError(f"{path}: not a SentencePiece model ({e})") from e
-    if proto.trainer_spec.model_type != pb.TrainerSpec.BPE:
-        raise TokenizerError(f"{path}: a SentencePiece model of type BPE is needed; this one is unigram")
+    proto = _read_proto(path)
     spec = proto.trainer_spec
     return Vocabulary(
         pieces=tuple(p.piece for p in proto.pieces),
@@ -113,16 +132,51 @@ def read_model(path: Path) -> Vocabulary:
     )
 
 
+def _read_proto(path: Path) -> Any:
+    from sentencepiece import sentencepiece_model_pb2 as pb
+
+    proto = pb.ModelProto()
+    try:
+        proto.ParseFromString(Path(path).read_bytes())
+    except OSError as e:
+        raise TokenizerError(f"{path}: cannot be read ({e.strerror})") from e
+    except Exception as e:
+        raise TokenizerError(f"{path}: not a SentencePiece model ({e})") from e
+    if proto.trainer_spec.model_type != pb.TrainerSpec.BPE:
+        raise TokenizerError(f"{path}: a SentencePiece model of type BPE is needed; this one is unigram")
+    return proto
+
+
+def _fill(proto: Any, vocabulary: Vocabulary) -> None:
+    del proto.pieces[:]
+    for piece, score, kind in zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True):
+        row = proto.pieces.add(piece=piece, score=score)
+        if kind != NORMAL:  # the default; sentencepiece does not write it either
+            row.type = kind
+    proto.trainer_spec.vocab_size = len(vocabulary)
+
+
+def rewrite_model(base: Path, vocabulary: Vocabulary, path: Path) -> None:
+    """Write the model file `base` with other pieces; its normalisation and all other settings stay."""
+    proto = _read_proto(base)
+    gone = {p.piece for p in proto.pieces}.difference(vocabulary.pieces)
+    _fill(proto, vocabulary)
+    spec = proto.trainer_spec
+    for symbols in (spec.control_symbols, spec.user_defined_symbols):
+        kept = [name for name in symbols if name not in gone]
+        del symbols[:]
+        symbols.extend(kept)
+    Path(path).write_bytes(proto.SerializeToString(deterministic=True))
+
+
 def write_model(vocabulary: Vocabulary, path: Path) -> None:
     """Write `tokenizer.model`: no normalisation, no dummy prefix, byte fallback (Gemma's settings)."""
     from sentencepiece import sentencepiece_model_pb2 as pb
 
     proto = pb.ModelProto()
-    for piece, score, kind in zip(vocabulary.pieces, vocabulary.scores, vocabulary.types, strict=True):
-        proto.pieces.add(piece=piece, score=score, type=kind)
+    _fill(proto, vocabulary)
     spec = proto.trainer_spec
     spec.model_type = pb.TrainerSpec.BPE
-    spec.vocab_size = len(vocabulary)
     spec.byte_fallback = True
     spec.unk_id, spec.bos_id = vocabulary.unk_id, vocabulary.bos_id
     spec.eos_id, spec.pad_id = vocabulary.eos_id, vocabulary.pad_id

@@ -1,0 +1,97 @@
+"""Every family of tokenizers, expanded in every place it has: made once a session, without torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from vocabgraft.tokenizer.expand import Expansion, expand_tokenizer
+from vocabgraft.tokenizer.train import Candidate
+
+PIECES = 30
+PLACES = {
+    "gemma": ("slots", "append"),
+    "gemma-images": ("slots", "append"),
+    "llama2": ("append",),
+    "llama3": ("slots", "append"),
+    "qwen": ("slots", "append"),
+    "smollm2": ("append",),
+}
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """A base, its expansion, and what was asked for."""
+
+    name: str
+    place: str
+    family: Any
+    base: Path
+    out: Path
+    pieces: tuple[Candidate, ...]
+    expansion: Expansion
+
+
+@pytest.fixture(scope="session")
+def families() -> ModuleType:
+    """The module beside this one; pytest's importlib mode has no way to import it by name."""
+    path = Path(__file__).with_name("families.py")
+    spec = importlib.util.spec_from_file_location("families", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["families"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_base(
+    families: ModuleType, korean: tuple[str, ...], english: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Path, tuple[Candidate, ...]]]:
+    """The base folder of a family and pieces to put in; made when first asked for. Do not write into it."""
+    root = tmp_path_factory.mktemp("families")
+    made: dict[str, tuple[Path, tuple[Candidate, ...]]] = {}
+
+    def make(name: str) -> tuple[Path, tuple[Candidate, ...]]:
+        if name not in made:
+            families.FAMILIES[name].write(root / name, [*english[:40], *korean[:40:3]])
+            made[name] = root / name, tuple(families.learn_pieces(root / name, korean[:60], PIECES))
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_expanded(
+    families: ModuleType,
+    make_base: Callable[[str], tuple[Path, tuple[Candidate, ...]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str], Expanded]:
+    """A family expanded in a place; made when first asked for. Do not write into it."""
+    root = tmp_path_factory.mktemp("expanded")
+    made: dict[tuple[str, str], Expanded] = {}
+
+    def make(name: str, place: str) -> Expanded:
+        if (name, place) not in made:
+            base, pieces = make_base(name)
+            out = root / f"{name}-{place}"
+            found = expand_tokenizer(base, pieces, range(1, PIECES + 1), out, place=place)
+            made[name, place] = Expanded(name, place, families.FAMILIES[name], base, out, pieces, found)
+        return made[name, place]
+
+    return make
+
+
+@pytest.fixture(scope="session", params=[f"{name}-{place}" for name, places in PLACES.items() for place in places])
+def expanded(request: pytest.FixtureRequest, make_expanded: Callable[[str, str], Expanded]) -> Expanded:
+    """Every family expanded in every place it has."""
+    name, _, place = request.param.rpartition("-")
+    return make_expanded(name, place)
