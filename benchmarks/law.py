@@ -2,6 +2,7 @@
 
     python benchmarks/law.py             budget short: under an hour for the run, as long again for the control
     python benchmarks/law.py --quick     budget smoke, at most 3 minutes
+    python benchmarks/law.py --run runs/law    only the control, beside a run that is there
 
 The control trains LoRA of the same rank on the same body (NF4) and mixture, with the base's own tokenizer and no
 new rows, until it has used the CPU-seconds of the run's seven stages; both are measured merged, in bf16, on the
@@ -129,6 +130,7 @@ def main() -> None:
     """Run the job, then the control, then print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smoke budget")
+    parser.add_argument("--run", type=Path, help="a finished run of this job")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
@@ -136,7 +138,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         folder = scratch / "run" if arguments.quick else Path("runs/law")
-        run_job(folder, "smoke" if arguments.quick else "short")
+        if arguments.run is None:
+            run_job(folder, "smoke" if arguments.quick else "short")
+        else:
+            folder = arguments.run
         print(json.dumps(compare(folder, scratch), ensure_ascii=False))
 
 
