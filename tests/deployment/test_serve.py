@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_llama_cpp_reads_text_as_sentencepiece_does(text: str, server: LlamaServ
     # A literal ▁ beside a space is a run of spaces to sentencepiece only; no text of ours holds one.
     text = text.replace("▁", "")
     assert server.tokenize(text) == sentencepiece_model.encode(text)
+
+
+_STOP_AT_ONCE = """
+import sys
+from pathlib import Path
+from vocabgraft.deployment.serve import LlamaServer
+for _ in range(60):
+    with LlamaServer(Path(sys.argv[1]), key="k", context=256, threads=1, warmup=False):
+        pass
+"""
+
+
+def test_a_server_that_is_stopped_at_once_ends(gguf_file: Path) -> None:
+    """In a process of its own: what hangs here hangs inside a C++ destructor."""
+    subprocess.run([sys.executable, "-c", _STOP_AT_ONCE, str(gguf_file)], check=True, timeout=120)
 
 
 def test_control_pieces_are_read_only_on_request(server: LlamaServer, vocabulary) -> None:

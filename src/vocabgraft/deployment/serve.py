@@ -16,12 +16,13 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vocabgraft.errors import MachineError, ModelError
+from vocabgraft.tokenizer.measure import together
 
 # A body that would be answered if the key did not matter; None asks with GET.
 _PROBES: dict[str, dict[str, Any] | None] = {
@@ -151,7 +152,7 @@ class LlamaServer:
     def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, each on its own, no BOS, control pieces read as such; a megabyte and more a request."""
         found: list[list[int]] = []
-        for some in _batches(texts):
+        for some in together(texts):
             # The server takes texts and ids in one list, cuts each text alone and passes ids through.
             content = [part for text in some for part in (text, _BETWEEN)]
             reply = self._ask("/tokenize", {"content": content, "add_special": False, "parse_special": True})
@@ -196,13 +197,16 @@ class LlamaServer:
         while True:
             try:
                 if self._request("/health", None, None)[0] == 200:
-                    return
+                    break
             except MachineError:
                 if time.monotonic() > end:
                     raise
             if time.monotonic() > end:
                 raise MachineError(f"{self.gguf}: the server was not ready after {self.start_timeout:.0f} s")
             time.sleep(0.1)
+        # Healthy is said before the loop that does the work has begun, and a server stopped before its loop begins
+        # never ends: its destructor waits for the loop. This route is answered by the loop.
+        self._request("/lora-adapters", None, self.key)
 
     def _ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         status, reply = self._request(route, body, self.key)
@@ -227,20 +231,6 @@ class LlamaServer:
             return e.code, _json(e.read())
         except OSError as e:
             raise MachineError(f"{self.url}{route}: no answer ({e})") from e
-
-
-def _batches(texts: Sequence[str], size: int = 1_000_000) -> Iterator[list[str]]:
-    """Runs of texts of about `size` letters."""
-    batch: list[str] = []
-    letters = 0
-    for text in texts:
-        batch.append(text)
-        letters += len(text) + 1
-        if letters >= size:
-            yield batch
-            batch, letters = [], 0
-    if batch:
-        yield batch
 
 
 def _json(data: bytes) -> dict[str, Any]:
