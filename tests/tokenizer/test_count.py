@@ -144,9 +144,60 @@ def test_batches_threads_and_disk_change_nothing(texts, threads):
     expected = count_words(texts, rule).frame
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(count, "_BATCH_CHARS", 20)
+        patch.setattr(count, "_BATCH_TEXTS", 3)
         patch.setattr(count, "_ROWS_IN_MEMORY", 4)
         assert count_words(texts, rule, threads=threads).frame.equals(expected)
     assert expected["count"].sum() == sum(len(pl.Series([t]).str.extract_all(rule.pattern)[0]) for t in texts if t)
+
+
+SPACED = WordRule(r"[^ ]+| +", "")
+
+
+def small_shards(patch) -> list[int]:
+    """Shards of 20 letters; the list grows by one with each batch that is counted."""
+    counted: list[int] = []
+    real = count._count_batch
+
+    def counting(texts, pattern):
+        counted.append(len(texts))
+        return real(texts, pattern)
+
+    patch.setattr(count, "_SHARD_CHARS", 20)
+    patch.setattr(count, "_count_batch", counting)
+    return counted
+
+
+def cut_off(texts):
+    yield from texts
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_count_goes_on_where_it_was(tmp_path, monkeypatch):
+    texts = [f"가나 다{n} 라마바 사아" for n in range(30)]
+    expected = count_words(texts, SPACED).frame
+    batches = small_shards(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        count.count_shards(cut_off(texts[:21]), SPACED, tmp_path)
+    assert len(batches) == 10
+    assert count.count_shards(texts, SPACED, tmp_path, threads=2).frame.equals(expected)
+    assert len(batches) == 15
+
+
+def test_shards_of_other_texts_rules_or_of_a_half_written_file_are_not_taken(tmp_path, monkeypatch):
+    batches = small_shards(monkeypatch)
+    texts = ["가나 다라마 바사 아자차카 타파하"] * 2
+    count.count_shards(texts, SPACED, tmp_path)
+    for changed, rule in (
+        ([texts[0], texts[1] + "!"], SPACED),
+        ([texts[0] + texts[1]], SPACED),
+        (texts, WordRule("[가-힣]", "")),
+    ):
+        before = len(batches)
+        assert count.count_shards(changed, rule, tmp_path).frame.equals(count_words(changed, rule).frame)
+        assert len(batches) == before + 2
+    for path in tmp_path.glob("*.parquet"):
+        path.rename(path.with_suffix(".partial")).write_bytes(b"PAR1")
+    assert count.count_shards(texts, SPACED, tmp_path).frame.equals(count_words(texts, SPACED).frame)
 
 
 def test_nothing_to_count():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.tokenizer.compare import script_of
 from vocabgraft.tokenizer.fuzz import CODE_POINTS, FORMS, all_code_points, code_points, fuzz_texts, letters_of
-from vocabgraft.tokenizer.sweep import blocks_without, is_coarser, together
+from vocabgraft.tokenizer.sweep import blocks_without, is_coarser
 
 HANGUL = script_pattern("Hangul")
 
@@ -83,8 +83,3 @@ def test_a_token_that_ends_inside_a_base_token_is_no_run():
 def test_lines_without_the_script_are_joined_to_blocks():
     assert blocks_without("a\nb\n혈압\nc\n압\n", HANGUL) == ["a\nb\n", "c\n"]
     assert blocks_without("a\nb\n", HANGUL) == []
-
-
-@given(st.lists(st.text(max_size=5), max_size=60))
-def test_no_text_is_lost_when_texts_are_put_together(texts):
-    assert [t for some in together(texts) for t in some] == texts

@@ -16,7 +16,7 @@ from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import texts
 from vocabgraft.tokenizer import measure
 from vocabgraft.tokenizer.boundary import line_rule, word_rule
-from vocabgraft.tokenizer.count import WordCounts, count_words
+from vocabgraft.tokenizer.count import WordCounts, count_shards
 from vocabgraft.tokenizer.expand import Expansion, expand_tokenizer
 from vocabgraft.tokenizer.room import free_ids
 from vocabgraft.tokenizer.select import Limits, Selection, select_pieces, unreachable
@@ -34,8 +34,12 @@ def train(context: Context) -> StepResult:
     base = measure.load_tokenizer(context.base_folder())
     rule = line_rule() if spec.cross_word else word_rule(base)
     context.reporter.say(f"counting words ({rule.reason})")
-    counts = count_words(
-        texts(context, "target", "train"), rule, threads=context.machine.threads, scratch=context.scratch
+    counts = count_shards(
+        texts(context, "target", "train"),
+        rule,
+        context.scratch / "words",
+        threads=context.machine.threads,
+        scratch=context.scratch,
     ).having(script.pattern)
     floor = max(spec.min_count, math.ceil(spec.per_million * counts.total / 1e6))
     context.reporter.say(f"learning pieces over {len(counts):,} different words")

@@ -7,6 +7,7 @@ been counted goes to disk, split by a hash of the word, and each split is added 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from vocabgraft.tokenizer.boundary import WordRule
+from vocabgraft.tokenizer.measure import together
 
 _BATCH_CHARS = 4_000_000  # of text counted together: 64 MB of word views
+_BATCH_TEXTS = 1_000_000
+_SHARD_CHARS = 64_000_000
 _ROWS_IN_MEMORY = 4_000_000  # different words before they go to disk: about 300 MB
 _SPLITS = 32
 _ENCODED_TOGETHER = 50_000  # words
@@ -28,7 +32,10 @@ _ENCODED_TOGETHER = 50_000  # words
 
 @dataclass(frozen=True)
 class WordCounts:
-    """Different words and how often each occurs, in the order of their bytes: columns `word`, `count` (int64)."""
+    """Different words and how often each occurs: columns `word`, `count` (int64).
+
+    They stand in an order that the words alone decide: by a hash, then by their bytes.
+    """
 
     frame: pl.DataFrame
 
@@ -62,10 +69,11 @@ class WordCounts:
     def of(cls, counts: dict[str, int]) -> WordCounts:
         """From a mapping."""
         frame = pl.DataFrame({"word": list(counts), "count": list(counts.values())}, schema=_SCHEMA)
-        return cls(frame.sort("word"))
+        return cls(_in_order(frame))
 
 
 _SCHEMA = {"word": pl.String, "count": pl.Int64}
+_SPLIT = pl.col("word").hash(seed=0) % _SPLITS
 
 
 def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scratch: Path | None = None) -> WordCounts:
@@ -78,7 +86,7 @@ def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scrat
     with TemporaryDirectory(dir=scratch) as folder, ThreadPoolExecutor(threads) as pool:
         held = _Held(Path(folder))
         waiting: list[Future[pl.DataFrame]] = []
-        for batch in _batches(texts):
+        for batch in together(texts, _BATCH_CHARS, _BATCH_TEXTS):
             waiting.append(pool.submit(_count_batch, batch, rule.pattern))
             if len(waiting) > threads:
                 held.add(waiting.pop(0).result())
@@ -87,22 +95,39 @@ def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scrat
         return WordCounts(held.whole())
 
 
+def count_shards(
+    texts: Iterable[str], rule: WordRule, shards: Path, *, threads: int = 1, scratch: Path | None = None
+) -> WordCounts:
+    """As `count_words`, but an interrupted count goes on where it was: what was counted is kept below `shards`.
+
+    A shard is a run of texts of about 64 million letters, kept under the hash of the texts and of the rule; so
+    changed texts are counted anew, and a file that was not finished is not taken for one that was.
+    """
+    shards.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=scratch) as folder:
+        held = _Held(Path(folder))
+        for some in together(texts, _SHARD_CHARS, _BATCH_TEXTS):
+            path = shards / f"{_name(some, rule)}.parquet"
+            if not path.is_file():
+                partial = path.with_suffix(".partial")
+                count_words(some, rule, threads=threads, scratch=scratch).save(partial)
+                partial.rename(path)
+            held.add(WordCounts.load(path).frame)
+        return WordCounts(held.whole())
+
+
+def _name(texts: list[str], rule: WordRule) -> str:
+    digest = hashlib.blake2b(repr(rule.pattern).encode(), digest_size=16)
+    for text in texts:
+        raw = text.encode()
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
 def merged(counts: list[WordCounts]) -> WordCounts:
     """Counts of several corpora added up."""
-    return WordCounts(_added_up([c.frame for c in counts]).sort("word"))
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= _BATCH_CHARS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return WordCounts(_in_order(_added_up([c.frame for c in counts])))
 
 
 def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
@@ -131,7 +156,7 @@ class _Held:
                 self._spill()
 
     def _spill(self) -> None:
-        splits = self.frames[0].with_columns(split=pl.col("word").hash(seed=0) % _SPLITS)
+        splits = self.frames[0].with_columns(split=_SPLIT)
         for (split,), part in splits.partition_by("split", as_dict=True, include_key=False).items():
             part.write_parquet(self.folder / f"{split:02d}-{self.parts:05d}.parquet", compression="lz4")
         self.frames, self.rows = [], 0
@@ -139,15 +164,20 @@ class _Held:
 
     def whole(self) -> pl.DataFrame:
         if not self.parts:
-            return _added_up(self.frames).sort("word")
+            return _in_order(_added_up(self.frames))
         if self.frames:
             self.frames = [_added_up(self.frames)]
             self._spill()
         found = []
         for split in range(_SPLITS):
             files = sorted(self.folder.glob(f"{split:02d}-*.parquet"))
-            found.append(_added_up([pl.read_parquet(f) for f in files]))
-        return pl.concat(found, rechunk=False).sort("word")
+            found.append(_added_up([pl.read_parquet(f) for f in files]).sort("word"))
+        return pl.concat(found, rechunk=False)
+
+
+def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
+    """What has to be sorted at once is one split, so that whole results need not be held twice."""
+    return frame.sort(_SPLIT, "word")
 
 
 def _added_up(frames: list[pl.DataFrame]) -> pl.DataFrame:

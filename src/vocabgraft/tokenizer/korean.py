@@ -1,7 +1,7 @@
 """Filters for Korean pieces that a morphological analyser (Kiwi, extra `[korean]`) can tell: names, glued particles.
 
 A name learnt from a small corpus is spent on one person or place; a noun with its particle (환자는) repeats what the
-noun and the particle say. Both compress, so both filters are off by default; docs/log.md has them measured.
+noun and the particle say. Both compress, so both filters are off by default.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _those(pieces: Iterable[str], judge: Callable[[list[str]], bool]) -> set[str
 @cache
 def _kiwi() -> Any:
     try:
-        from kiwipiepy import Kiwi  # type: ignore[import-not-found,unused-ignore]
+        from kiwipiepy import Kiwi
     except ImportError as e:
         raise TokenizerError(
             "tokenizer.drop_names and drop_particles need kiwipiepy: pip install 'vocabgraft[korean]'"

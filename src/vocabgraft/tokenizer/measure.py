@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -47,6 +47,20 @@ def _parsed(path: str, inode: int, mtime_ns: int, size: int) -> Tokenizer:
         return Tokenizer.from_file(path)
     except Exception as e:  # tokenizers raises bare Exception
         raise TokenizerError(f"{path}: not a tokenizer ({e})") from e
+
+
+def together(texts: Iterable[str], letters: int = 1_000_000, most: int = 20_000) -> Iterator[list[str]]:
+    """Runs of texts that are read at once: of about so many letters, and at most so many texts."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= letters or len(batch) >= most:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

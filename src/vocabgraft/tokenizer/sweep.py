@@ -7,7 +7,7 @@ that the base has on the same text, by its own files, is the base's and is count
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 
 from vocabgraft.tokenizer.compare import PLACEHOLDER, new_pieces, text_of, token_bytes
 from vocabgraft.tokenizer.engines import Absent, Engine, hugging_face
+from vocabgraft.tokenizer.measure import together
 
 _EXAMPLES = 3
-_LETTERS_TOGETHER = 1_000_000
-_TEXTS_TOGETHER = 20_000
+_UNASSIGNED = regex.compile(r"\p{Cn}")
 
 
 @dataclass(frozen=True)
@@ -127,11 +127,20 @@ class Sweep:
 
     def _compare(self, text: str, old: list[int], new: list[int], no_script: bool) -> None:
         if no_script:
-            self._note("changed", text)
+            self._note("changed for unassigned letters" if self._unassigned(text) else "changed", text)
         if not is_coarser(self.subject.sizes, old, new):
             self._note("no run of base tokens", text)
         if len(new) > len(old):
             self._note("longer", text)
+
+    def _unassigned(self, text: str) -> bool:
+        """Whether the text changed for letters alone that Unicode has not assigned.
+
+        U+D7A4 … share their first bytes with Hangul, so a byte-level piece of two bytes is theirs too.
+        """
+        rest = _UNASSIGNED.sub("", text)
+        (old,), (new,) = (reader.encode([rest]) for reader in self.subject.readers)
+        return rest != text and old == new
 
     def _restore(self, texts: list[str], before: list[list[int]], after: list[list[int]]) -> None:
         back = self.subject.expanded.decode_batch(after, skip_special_tokens=False)
@@ -189,20 +198,6 @@ def is_coarser(sizes: tuple[np.ndarray, np.ndarray], old: Sequence[int], new: Se
     """Whether each token of `new` is a run of tokens of `old`; `sizes` are bytes by id, as (old, new)."""
     before, after = (np.cumsum(size[ids]) if len(ids) else ids for size, ids in zip(sizes, (old, new), strict=True))
     return bool(np.isin(after, before).all()) and (not len(old) or before[-1] == after[-1])
-
-
-def together(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Runs of texts that are encoded at once."""
-    batch: list[str] = []
-    letters = 0
-    for text in texts:
-        batch.append(text)
-        letters += len(text)
-        if letters >= _LETTERS_TOGETHER or len(batch) >= _TEXTS_TOGETHER:
-            yield batch
-            batch, letters = [], 0
-    if batch:
-        yield batch
 
 
 def blocks_without(text: str, script: regex.Pattern[str]) -> list[str]:
