@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import numpy as np
@@ -203,6 +204,25 @@ def test_shards_of_other_texts_rules_or_of_a_half_written_file_are_not_taken(tmp
 def test_nothing_to_count():
     assert len(count_words([], WordRule(None, ""))) == 0
     assert count_words(["", ""], WordRule(r"\S+", "")).total == 0
+
+
+def test_counts_on_disk_are_used_like_others_and_go_when_they_are_no_longer_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(count, "_BATCH_CHARS", 20)
+    monkeypatch.setattr(count, "_ROWS_IN_MEMORY", 4)
+    monkeypatch.setattr(count, "_ENCODED_TOGETHER", 3)
+    texts = [f"가{n} 나{n % 7} b{n % 3}" for n in range(40)]
+    counts = count_words(texts, SPACED, scratch=tmp_path)
+    assert list(tmp_path.rglob("whole-*.parquet"))
+    assert len(counts) == len(counts.frame)
+    assert counts.total == sum(counts.frame["count"])
+    assert [w for words, _ in counts.batches() for w in words] == counts.frame["word"].to_list()
+    counts.save(tmp_path / "saved.parquet")
+    assert WordCounts.load(tmp_path / "saved.parquet").frame.equals(counts.frame)
+    hangul = counts.having(r"\p{Hangul}")
+    del counts
+    gc.collect()
+    assert [p.name for p in tmp_path.iterdir()] == ["saved.parquet"]
+    assert len(hangul) == 47
 
 
 def test_saved_and_loaded(tmp_path):

@@ -37,39 +37,47 @@ class WordCounts:
     They stand in an order that the words alone decide: by a hash, then by their bytes.
     """
 
-    frame: pl.DataFrame
+    rows: pl.LazyFrame
+    disk: TemporaryDirectory[str] | None = None
+    """What `rows` reads when there are too many for memory; removed together with the last that uses it."""
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return int(self.rows.select(pl.len()).collect().item())
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """All rows in memory."""
+        return self.rows.collect()
 
     @property
     def total(self) -> int:
         """Occurrences of all words."""
-        return int(self.frame["count"].sum())
+        return int(self.rows.select(pl.col("count").sum()).collect().item())
 
     def having(self, pattern: str) -> WordCounts:
-        r"""The words in which a pattern (Rust's regex syntax, e.g. `\p{Hangul}`) is found."""
-        return WordCounts(self.frame.filter(pl.col("word").str.contains(pattern)))
+        r"""The words in which a pattern (Rust's regex syntax, e.g. `\p{Hangul}`) is found; these are in memory."""
+        return WordCounts(self.rows.filter(pl.col("word").str.contains(pattern)).collect().lazy())
 
     def batches(self) -> Iterator[tuple[list[str], list[int]]]:
         """Words and counts, some ten thousand at a time."""
-        for part in self.frame.iter_slices(_ENCODED_TOGETHER):
+        for start in range(0, len(self), _ENCODED_TOGETHER):
+            part = self.rows.slice(start, _ENCODED_TOGETHER).collect()
             yield part["word"].to_list(), part["count"].to_list()
 
     def save(self, path: Path) -> None:
         """Write as Parquet."""
-        self.frame.write_parquet(path, compression="zstd")
+        self.rows.sink_parquet(path, compression="zstd")
 
     @classmethod
     def load(cls, path: Path) -> WordCounts:
         """Read what `save` wrote."""
-        return cls(pl.read_parquet(path))
+        return cls(pl.read_parquet(path).lazy())
 
     @classmethod
     def of(cls, counts: dict[str, int]) -> WordCounts:
         """From a mapping."""
         frame = pl.DataFrame({"word": list(counts), "count": list(counts.values())}, schema=_SCHEMA)
-        return cls(_in_order(frame))
+        return cls(_in_order(frame).lazy())
 
 
 _SCHEMA = {"word": pl.String, "count": pl.Int64}
@@ -83,8 +91,8 @@ def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scrat
     before they are written below `scratch` (default: a temporary folder). The result holds every different word.
     Texts must be encodable in UTF-8 (no lone surrogates): UnicodeEncodeError otherwise.
     """
-    with TemporaryDirectory(dir=scratch) as folder, ThreadPoolExecutor(threads) as pool:
-        held = _Held(Path(folder))
+    held = _Held(TemporaryDirectory(dir=scratch))
+    with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[pl.DataFrame]] = []
         for batch in together(texts, _BATCH_CHARS, _BATCH_TEXTS):
             waiting.append(pool.submit(_count_batch, batch, rule.pattern))
@@ -92,7 +100,7 @@ def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scrat
                 held.add(waiting.pop(0).result())
         for future in waiting:
             held.add(future.result())
-        return WordCounts(held.whole())
+    return held.whole()
 
 
 def count_shards(
@@ -104,16 +112,15 @@ def count_shards(
     changed texts are counted anew, and a file that was not finished is not taken for one that was.
     """
     shards.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=scratch) as folder:
-        held = _Held(Path(folder))
-        for some in together(texts, _SHARD_CHARS, _BATCH_TEXTS):
-            path = shards / f"{_name(some, rule)}.parquet"
-            if not path.is_file():
-                partial = path.with_suffix(".partial")
-                count_words(some, rule, threads=threads, scratch=scratch).save(partial)
-                partial.rename(path)
-            held.add(WordCounts.load(path).frame)
-        return WordCounts(held.whole())
+    held = _Held(TemporaryDirectory(dir=scratch))
+    for some in together(texts, _SHARD_CHARS, _BATCH_TEXTS):
+        path = shards / f"{_name(some, rule)}.parquet"
+        if not path.is_file():
+            partial = path.with_suffix(".partial")
+            count_words(some, rule, threads=threads, scratch=scratch).save(partial)
+            partial.rename(path)
+        held.add(WordCounts.load(path).frame)
+    return held.whole()
 
 
 def _name(texts: list[str], rule: WordRule) -> str:
@@ -127,7 +134,7 @@ def _name(texts: list[str], rule: WordRule) -> str:
 
 def merged(counts: list[WordCounts]) -> WordCounts:
     """Counts of several corpora added up."""
-    return WordCounts(_in_order(_added_up([c.frame for c in counts])))
+    return WordCounts(_in_order(_added_up([c.frame for c in counts])).lazy())
 
 
 def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
@@ -140,8 +147,8 @@ def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
 class _Held:
     """Counts that are added up in memory while they fit, and in splits on disk when not."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, disk: TemporaryDirectory[str]) -> None:
+        self.disk = disk
         self.frames: list[pl.DataFrame] = []
         self.rows = 0
         self.parts = 0
@@ -158,21 +165,30 @@ class _Held:
     def _spill(self) -> None:
         splits = self.frames[0].with_columns(split=_SPLIT)
         for (split,), part in splits.partition_by("split", as_dict=True, include_key=False).items():
-            part.write_parquet(self.folder / f"{split:02d}-{self.parts:05d}.parquet", compression="lz4")
+            part.write_parquet(self._folder / f"{split:02d}-{self.parts:05d}.parquet", compression="lz4")
         self.frames, self.rows = [], 0
         self.parts += 1
 
-    def whole(self) -> pl.DataFrame:
+    def whole(self) -> WordCounts:
         if not self.parts:
-            return _in_order(_added_up(self.frames))
+            self.disk.cleanup()
+            return WordCounts(_in_order(_added_up(self.frames)).lazy())
         if self.frames:
             self.frames = [_added_up(self.frames)]
             self._spill()
-        found = []
         for split in range(_SPLITS):
-            files = sorted(self.folder.glob(f"{split:02d}-*.parquet"))
-            found.append(_added_up([pl.read_parquet(f) for f in files]).sort("word"))
-        return pl.concat(found, rechunk=False)
+            files = sorted(self._folder.glob(f"{split:02d}-*.parquet"))
+            added = _added_up([pl.read_parquet(f) for f in files]).sort("word")
+            added.write_parquet(
+                self._folder / f"whole-{split:02d}.parquet", compression="lz4", row_group_size=_ENCODED_TOGETHER
+            )
+            for file in files:
+                file.unlink()
+        return WordCounts(pl.scan_parquet(self._folder / "whole-*.parquet"), self.disk)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.disk.name)
 
 
 def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
