@@ -21,7 +21,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,30 +84,31 @@ def everything(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     return found
 
 
-def gigatoken(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray | None:
-    """The fastest encoder known for Gemma's vocabulary, when it is installed and takes this tokenizer."""
+def gigatoken(tokenizer: Tokenizer, texts: list[str]) -> tuple[float, np.ndarray] | None:
+    """The fastest encoder known for Gemma's vocabulary, if it is installed and takes this one: CPU-seconds, counts."""
     try:
         import gigatoken as peer
 
-        found = np.zeros(max(tokenizer.get_vocab().values()) + 1, np.int64)
         fast = peer.Tokenizer(tokenizer)
     except (ImportError, ValueError, RuntimeError, TypeError) as e:
         print(f"gigatoken: {e}", file=sys.stderr)
         return None
-    for start in range(0, len(texts), 256):
-        ids = np.concatenate([np.asarray(row) for row in fast.encode_batch(texts[start : start + 256])])
-        found += np.bincount(ids.astype(np.int64), minlength=len(found))
-    return found
-
-
-def beside(encode: Callable[[Tokenizer, list[str]], np.ndarray | None], *given: Any) -> tuple[float, Any]:
-    """Median CPU-seconds of ROUNDS calls, and what the last gave."""
-    spent, found = [], None
+    spent = []
     for _ in range(ROUNDS):
+        found = np.zeros(max(tokenizer.get_vocab().values()) + 1, np.int64)
         began = time.process_time()
-        found = encode(*given)
+        for start in range(0, len(texts), 256):
+            ids = peer_ids(fast.encode_batch(texts[start : start + 256]))
+            found += np.bincount(ids, minlength=len(found))
         spent.append(time.process_time() - began)
     return statistics.median(spent), found
+
+
+def peer_ids(rows: Any) -> np.ndarray:
+    """All ids of an awkward array, one after the other."""
+    import awkward
+
+    return awkward.to_numpy(awkward.flatten(rows)).astype(np.int64)
 
 
 def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[s
         by_hand = everything(tokenizer, sample)
         peer.append(time.process_time() - began)
     ours = token_counts(tokenizer, count_words(sample, rule))
-    fast, by_gigatoken = beside(gigatoken, tokenizer, sample)
+    fast = gigatoken(tokenizer, sample)
     speed = size / statistics.median(count)
     hf = part / statistics.median(peer)
     return {
@@ -134,8 +135,8 @@ def measure(tokenizer: Tokenizer, texts: list[str], sample: list[str]) -> dict[s
         "counting_mb_s": round(speed, 1),
         "counting_and_encoding_mb_s": round(size / statistics.median(total), 1),
         "hf_mb_s": round(hf, 2),
-        "gigatoken_mb_s": round(part / fast, 2) if by_gigatoken is not None else None,
-        "gigatoken_equal": bool(np.array_equal(ours, by_gigatoken)) if by_gigatoken is not None else None,
+        "gigatoken_mb_s": round(part / fast[0], 2) if fast else None,
+        "gigatoken_equal": bool(np.array_equal(ours, fast[1])) if fast else None,
         "ratio": round(size / statistics.median(total) / hf, 1),
         "ratio_spread": [
             round(size / max(total) * min(peer) / part, 1),

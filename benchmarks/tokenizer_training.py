@@ -26,6 +26,8 @@ from tokenizers import Tokenizer, models, trainers
 from vocabgraft.audit import prose
 from vocabgraft.corpus.document import Tally, held_out, read_source
 from vocabgraft.corpus.script import script_pattern
+from vocabgraft.errors import TokenizerError
+from vocabgraft.tokenizer import korean
 from vocabgraft.tokenizer.boundary import line_rule, word_rule
 from vocabgraft.tokenizer.count import WordCounts, count_words, merged, token_counts
 from vocabgraft.tokenizer.curve import SIZES, curve, knee
@@ -158,6 +160,26 @@ def beside(
         seconds = time.monotonic() - began
         new = expanded(folder, pieces)
         found[name] = {"seconds": round(seconds, 1), "pieces": len(pieces), "fewer_tokens": shares(base, new, held)}
+    return found | filtered(folder, base, law, held)
+
+
+def filtered(folder: Path, base: Tokenizer, law: list[str], held: dict[str, list[str]]) -> dict[str, Any]:
+    """Kiwi's filters, when it is installed: as many pieces, taken from twice as many candidates."""
+    counts = count_words(law, word_rule(base))
+    candidates = train_pieces(base, counts, script=HANGUL, size=2 * SLOTS, min_count=5)
+    pieces = [c.piece for c in candidates]
+    found = {}
+    for name, tell in (("names", korean.names), ("glued particles", korean.glued_particles)):
+        try:
+            unwanted = tell(pieces)
+        except TokenizerError as e:
+            return {"filters": {"skipped": str(e)}}
+        chosen = select_pieces(folder, candidates, counts, Limits(SLOTS, unwanted={name: unwanted}))
+        found[f"medical law alone, without {name}"] = {
+            "pieces": len(chosen.pieces),
+            "dropped_among_the_first": len(unwanted & set(pieces[:SLOTS])),
+            "fewer_tokens": shares(base, expanded(folder, list(chosen.pieces)), held),
+        }
     return found
 
 

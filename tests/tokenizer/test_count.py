@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from vocabgraft.corpus.document import Tally, read_source
 from vocabgraft.models.random_gemma3 import gemma_style_vocabulary
 from vocabgraft.tokenizer import count
 from vocabgraft.tokenizer.boundary import GPT2, LLAMA3, QWEN2, WordRule, word_rule
@@ -199,6 +200,34 @@ def test_shards_of_other_texts_rules_or_of_a_half_written_file_are_not_taken(tmp
     for path in tmp_path.glob("*.parquet"):
         path.rename(path.with_suffix(".partial")).write_bytes(b"PAR1")
     assert count.count_shards(texts, SPACED, tmp_path).frame.equals(count_words(texts, SPACED).frame)
+
+
+HOSTILE = [
+    "\ufeff혈압이 높다\r\n\r\n".encode(),
+    b"\xff\xfe broken\n\n",
+    "약\x00을\x00 먹는다\n\n".encode(),
+    b"\xed\xa0\x80 half a pair\n\n",
+    b"\r\n\r\n",
+    b"a" * 100_000_000 + b"\n\n",
+    "마지막\u2028줄".encode(),
+]
+
+
+def test_a_hostile_file_is_counted_or_dropped_by_reason(tokenizers, tmp_path):
+    (tmp_path / "hostile.txt").write_bytes(b"".join(HOSTILE))
+    tally = Tally()
+    texts = [d.text for d in read_source(str(tmp_path / "hostile.txt"), language="ko", license="", tally=tally)]
+    tally.check()
+    assert len(texts) == tally.kept == 2
+    assert dict(tally.dropped) == {"invalid UTF-8": 2, "NUL character": 1, "longer than 64 MiB": 1}
+    for tokenizer in tokenizers.values():
+        assert counted(tokenizer, texts) == counted_by_hand(tokenizer, texts)
+
+
+def test_a_text_without_any_cut_is_counted_whole(tokenizers):
+    texts = ["가나다" * 100_000, "\x00" * 50_000, "\n" * 1000, " " * 1000, "e\u0301" * 500]
+    for tokenizer in tokenizers.values():
+        assert counted(tokenizer, texts) == counted_by_hand(tokenizer, texts)
 
 
 def test_nothing_to_count():

@@ -73,6 +73,11 @@ def line_rule() -> WordRule:
     return WordRule(r"[^\n]+|\n+", "cut at line feeds only, because pieces may span words")
 
 
+def merges_over_all(raw: dict[str, Any]) -> bool:
+    """Whether a `tokenizer.json` merges over whole texts, Gemma's way, and what it does depends on letters alone."""
+    return _problem(raw) is None and _spaces_are_pieces(raw["normalizer"], raw["pre_tokenizer"])
+
+
 def _problem(raw: dict[str, Any]) -> str | None:
     model = raw["model"]
     if model["type"] != "BPE":
