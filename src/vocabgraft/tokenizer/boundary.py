@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -52,18 +53,16 @@ class WordRule:
 
 def word_rule(tokenizer: Tokenizer) -> WordRule:
     """The finest cut known to be exact for this tokenizer; whole texts when none is."""
-    raw = json.loads(tokenizer.to_str())
-    added = [t["content"] for t in raw["added_tokens"]]
-    problem = _problem(raw)
+    problem = _problem(tokenizer)
     if problem:
         return WordRule(None, f"texts are not cut: {problem}")
-    pre = raw["pre_tokenizer"]
-    if _spaces_are_pieces(raw["normalizer"], pre):
-        return _by_pieces([p.replace("▁", " ") for p in raw["model"]["vocab"]] + [a.replace("▁", " ") for a in added])
+    pre = _settings(tokenizer.pre_tokenizer)
+    if _spaces_are_pieces(_settings(tokenizer.normalizer), pre):
+        return _by_pieces(p.replace("▁", " ") for p in tokenizer.get_vocab(with_added_tokens=True))
     pattern = _PATTERNS.get(_split_pattern(pre) or "")
     if pattern is None:
         return WordRule(None, "texts are not cut: the pre-tokenizer's pattern is not one of GPT-2, Llama 3, Qwen 2")
-    if any(_CROSSING.search(content) for content in added):
+    if any(_CROSSING.search(t.content) for t in tokenizer.get_added_tokens_decoder().values()):
         return WordRule(None, "texts are not cut: an added token holds white space")
     return WordRule(pattern, "cut at white space as the pre-tokenizer's pattern allows")
 
@@ -73,20 +72,27 @@ def line_rule() -> WordRule:
     return WordRule(r"[^\n]+|\n+", "cut at line feeds only, because pieces may span words")
 
 
-def merges_over_all(raw: dict[str, Any]) -> bool:
-    """Whether a `tokenizer.json` merges over whole texts, Gemma's way, and what it does depends on letters alone."""
-    return _problem(raw) is None and _spaces_are_pieces(raw["normalizer"], raw["pre_tokenizer"])
+def merges_over_all(tokenizer: Tokenizer) -> bool:
+    """Whether merges run over whole texts, Gemma's way, and what they do depends on letters alone."""
+    parts = (_settings(tokenizer.normalizer), _settings(tokenizer.pre_tokenizer))
+    return _problem(tokenizer) is None and _spaces_are_pieces(*parts)
 
 
-def _problem(raw: dict[str, Any]) -> str | None:
-    model = raw["model"]
-    if model["type"] != "BPE":
-        return f"the model is {model['type']}, not BPE"
-    if any(t["lstrip"] or t["rstrip"] or t["single_word"] for t in raw["added_tokens"]):
+def _settings(part: Any) -> dict[str, Any] | None:
+    """What `tokenizer.json` would say of a normalizer or pre-tokenizer; the whole file takes a second for Gemma."""
+    found: dict[str, Any] | None = None if part is None else json.loads(part.__getstate__())
+    return found
+
+
+def _problem(tokenizer: Tokenizer) -> str | None:
+    model = tokenizer.model
+    if not isinstance(model, BPE):
+        return f"the model is {type(model).__name__}, not BPE"
+    if any(t.lstrip or t.rstrip or t.single_word for t in tokenizer.get_added_tokens_decoder().values()):
         return "an added token looks at its neighbours (lstrip, rstrip or single_word)"
-    if model.get("fuse_unk") and not model.get("byte_fallback"):
+    if model.fuse_unk and not model.byte_fallback:
         return "unknown letters are fused into one token across words"
-    if model.get("dropout") or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+    if model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix:
         return "merges depend on chance or on the word's edge"
     return None
 

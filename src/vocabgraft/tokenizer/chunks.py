@@ -7,7 +7,6 @@ Only for tokenizers whose merges run over the whole text (Gemma's way): a pre-to
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from typing import TypeAlias
 
@@ -104,6 +103,5 @@ def _codes(text: str) -> Ints:
 
 def can_chunk(tokenizer: Tokenizer) -> bool:
     """Whether merges run over the whole text and every letter has tokens of its own (all 256 bytes have a piece)."""
-    raw = json.loads(tokenizer.to_str())
-    vocab = raw["model"].get("vocab", {})
-    return merges_over_all(raw) and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
+    bytes_ = (f"<0x{byte:02X}>" for byte in range(256))
+    return merges_over_all(tokenizer) and all(tokenizer.token_to_id(piece) is not None for piece in bytes_)
