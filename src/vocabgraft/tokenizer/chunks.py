@@ -20,7 +20,6 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 _BITS = 21  # of a code point: three fit into one key
 _PACKED = 3
-_END = "\uffff"  # no letter, and so in no piece
 
 
 class Chunks:
@@ -29,9 +28,11 @@ class Chunks:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """For a tokenizer that `can_chunk`."""
         self._tokenizer = tokenizer
-        codes = _codes(_END.join(tokenizer.get_vocab(with_added_tokens=True)))
-        inside = (codes[:-1] != ord(_END)) & (codes[1:] != ord(_END))
-        self._pairs = np.unique((codes[:-1] << _BITS | codes[1:])[inside])
+        pieces = [piece for piece in tokenizer.get_vocab(with_added_tokens=True) if piece]
+        codes = _codes("".join(pieces))
+        inside = np.ones(len(codes), bool)
+        inside[np.fromiter(map(len, pieces), np.int64, len(pieces)).cumsum()[:-1]] = False
+        self._pairs = np.unique((codes[:-1] << _BITS | codes[1:])[inside[1:]])
         self._places: dict[int | str, int] = {}  # chunk -> its place in the next two
         self._starts = np.zeros(0, np.int64)
         self._sizes = np.zeros(0, np.int64)
@@ -65,7 +66,7 @@ class Chunks:
     def _places_of(self, text: str, codes: Ints, starts: Ints) -> Ints:
         sizes = np.diff(starts, append=len(codes))
         short = sizes <= _PACKED
-        padded = np.append(codes, np.zeros(_PACKED, np.int64))
+        padded = np.append(codes + 1, np.zeros(_PACKED, np.int64))  # 0 is no letter
         keys = np.zeros(len(starts), np.int64)
         for n in range(_PACKED):
             keys = keys << _BITS | np.where(n < sizes, padded[starts + n], 0)
