@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,8 +19,8 @@ import polars as pl
 from tokenizers import Tokenizer
 
 from vocabgraft.tokenizer.boundary import WordRule
-from vocabgraft.tokenizer.chunks import Chunks, can_chunk
 from vocabgraft.tokenizer.measure import together
+from vocabgraft.tokenizer.word_encoder import word_encoder
 
 _BATCH_CHARS = 4_000_000  # of text counted together: 64 MB of word views
 _BATCH_TEXTS = 1_000_000
@@ -205,16 +203,10 @@ def _added_up(frames: list[pl.DataFrame]) -> pl.DataFrame:
 
 def encoded(tokenizer: Tokenizer, counts: WordCounts) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Tokens of the words: (ids of a batch put one after the other, words' lengths in tokens, words' counts)."""
-    encode = Chunks(tokenizer).encode if can_chunk(tokenizer) else partial(_encode, tokenizer)
+    encode = word_encoder(tokenizer)
     for words, times in counts.batches():
         ids, lengths = encode(words)
         yield ids, lengths, np.asarray(times, np.int64)
-
-
-def _encode(tokenizer: Tokenizer, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    rows = [e.ids for e in tokenizer.encode_batch_fast(words, add_special_tokens=False)]
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    return np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
 
 
 def token_counts(tokenizer: Tokenizer, counts: WordCounts) -> np.ndarray:
