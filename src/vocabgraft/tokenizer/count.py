@@ -192,7 +192,8 @@ class _Held:
 
 
 def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.sort(_HASH)  # five times faster than by the words themselves
+    """By the hash, whose first bits are the split: splits one after the other are in order too."""
+    return frame.sort(_HASH)
 
 
 def _added_up(frames: list[pl.DataFrame]) -> pl.DataFrame:
