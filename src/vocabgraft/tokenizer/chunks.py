@@ -23,7 +23,7 @@ _PACKED = 3
 
 
 class Chunks:
-    """Encodes words chunk by chunk and remembers every chunk it has met. Words must not be empty."""
+    """Encodes words chunk by chunk and remembers every chunk it has met."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """For a tokenizer that `can_chunk`."""
@@ -43,7 +43,10 @@ class Chunks:
         text = "".join(words)
         codes = _codes(text)
         letters = np.fromiter(map(len, words), np.int64, len(words))
-        firsts = letters.cumsum() - letters
+        lengths = np.zeros(len(words), np.int64)
+        if not len(codes):
+            return codes, lengths
+        firsts = (letters.cumsum() - letters)[letters > 0]
         opens = np.ones(len(codes), bool)
         opens[1:] = ~self._joined(codes)
         opens[firsts] = True
@@ -53,7 +56,8 @@ class Chunks:
         ends = sizes.cumsum()
         within = np.arange(int(ends[-1])) - np.repeat(ends - sizes, sizes)
         ids = self._ids[np.repeat(self._starts[places], sizes) + within]
-        return ids, np.add.reduceat(sizes, np.searchsorted(starts, firsts))
+        lengths[letters > 0] = np.add.reduceat(sizes, np.searchsorted(starts, firsts))
+        return ids, lengths
 
     def _joined(self, codes: Ints) -> npt.NDArray[np.bool_]:
         """Whether some piece has these neighbours inside, for each letter and the next."""
