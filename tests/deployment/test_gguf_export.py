@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vocabgraft.deployment.gguf_export import export_gguf
-from vocabgraft.deployment.quantize import quantize, restored
+from vocabgraft.deployment.quantize import put_stored, quantize
 from vocabgraft.errors import MachineError, ModelError
+from vocabgraft.models.gguf_import import import_gemma_gguf
+from vocabgraft.models.load import load_model
 from vocabgraft.tokenizer.vocabulary import UNKNOWN, read_model
 
 
@@ -40,7 +42,7 @@ def half_step(original: torch.Tensor, levels: int, symmetric: bool) -> torch.Ten
 def test_f16_brings_back_the_very_weights(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     folder = request.getfixturevalue(f"{kind}_folder")
     export_gguf(folder, tmp_path / "m.gguf", quantization="f16")
-    restored(tmp_path / "m.gguf", tmp_path / "back")
+    import_gemma_gguf(tmp_path / "m.gguf", tmp_path / "back")
     before, after = weights(folder), weights(tmp_path / "back")
     assert before.keys() == after.keys()
     assert ("lm_head.weight" in after) == (kind == "untied")
@@ -56,7 +58,7 @@ def test_quantised_weights_stay_within_half_a_step_of_their_block(
     method: str, levels: int, symmetric: bool, untied_folder: Path, tmp_path: Path
 ) -> None:
     quantize(untied_folder, tmp_path / "m.gguf", method)
-    restored(tmp_path / "m.gguf", tmp_path / "back")
+    import_gemma_gguf(tmp_path / "m.gguf", tmp_path / "back")
     after = weights(tmp_path / "back")
     for name, original in weights(untied_folder).items():
         if original.ndim == 1:
@@ -68,6 +70,32 @@ def test_quantised_weights_stay_within_half_a_step_of_their_block(
             # Q4_0 gives its largest number the level -8 and clips the opposite end at +7: a whole step there.
             bound = half_step(original, levels, symmetric) * (2.3 if method == "q4_0" else 1)
         assert ((after[name] - original).abs() <= bound).all(), name
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_a_model_can_be_given_the_stored_weights(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder = request.getfixturevalue(f"{kind}_folder")
+    quantize(folder, tmp_path / "m.gguf", "q4_0")
+    import_gemma_gguf(tmp_path / "m.gguf", tmp_path / "back")
+    model = load_model(folder)
+    put_stored(tmp_path / "m.gguf", model)
+    live = {k: v.float() for k, v in model.state_dict().items()}
+    for name, stored in weights(tmp_path / "back").items():
+        assert torch.equal(live[name], stored), name
+
+
+def test_stored_weights_of_another_model_are_refused(
+    tied_folder: Path, untied_folder: Path, make_folder, tmp_path: Path
+) -> None:
+    quantize(tied_folder, tmp_path / "m.gguf", "q8_0")
+    with pytest.raises(ModelError, match=r"m\.gguf: lacks lm_head"):
+        put_stored(tmp_path / "m.gguf", load_model(untied_folder))
+    deeper = make_folder(tmp_path / "deeper", num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"m\.gguf: lacks model\.layers\.2"):
+        put_stored(tmp_path / "m.gguf", load_model(deeper))
+    wider = make_folder(tmp_path / "wider", hidden_size=96)
+    with pytest.raises(ModelError, match="does not fit"):
+        put_stored(tmp_path / "m.gguf", load_model(wider))
 
 
 def test_vocabulary_matrices_stay_at_eight_bits_beside_a_four_bit_body(untied_folder: Path, tmp_path: Path) -> None:
@@ -114,7 +142,7 @@ def test_linear_rope_scaling_is_kept(make_folder, tmp_path: Path) -> None:
 def test_padding_rows_are_cut(make_folder, vocabulary, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "model", rows=len(vocabulary) + 10, tied=False)
     export_gguf(folder, tmp_path / "m.gguf", quantization="f16")
-    restored(tmp_path / "m.gguf", tmp_path / "back")
+    import_gemma_gguf(tmp_path / "m.gguf", tmp_path / "back")
     before, after = weights(folder), weights(tmp_path / "back")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         torch.testing.assert_close(after[name], before[name][: len(vocabulary)], rtol=0, atol=2e-7)
@@ -217,11 +245,6 @@ def test_the_same_folder_gives_the_same_bytes(tied_folder: Path, tmp_path: Path)
     for name in ("a", "b"):
         export_gguf(tied_folder, tmp_path / name, quantization="q4_1")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_restoring_over_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="exists already"):
-        restored(tmp_path / "m.gguf", tmp_path)
 
 
 def copy(folder: Path, to: Path) -> Path:

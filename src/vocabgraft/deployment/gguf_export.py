@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vocabgraft.deployment.gguf_tokenizer import gguf_package, write_pieces
+from vocabgraft.deployment.gguf_tokenizer import write_pieces
 from vocabgraft.errors import MachineError, ModelError
+from vocabgraft.models.gguf_file import gguf_package
 from vocabgraft.models.gguf_import import tensor_names
 from vocabgraft.tokenizer.vocabulary import read_model
 

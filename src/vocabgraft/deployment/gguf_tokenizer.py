@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vocabgraft.errors import MachineError, ModelError, TokenizerError
+from vocabgraft.models.gguf_file import gguf_package, open_gguf
 from vocabgraft.tokenizer.vocabulary import (
     BYTE,
     CONTROL,
@@ -45,15 +46,6 @@ class GgufTokenizer:
     types: tuple[int, ...]
     scores: tuple[float, ...]
     fields: dict[str, Any]
-
-
-def gguf_package() -> Any:
-    """The package gguf. Raises MachineError without it."""
-    try:
-        import gguf
-    except ImportError as e:
-        raise MachineError("the package gguf is missing: pip install 'vocabgraft[train]'") from e
-    return gguf
 
 
 def write_pieces(writer: Any, vocabulary: Vocabulary, chat_template: str | None, *, space_prefix: bool = False) -> None:
@@ -136,7 +128,7 @@ def _pre_of(raw: dict[str, Any]) -> str | None:
 
 
 def read_gguf_tokenizer(path: Path) -> GgufTokenizer:
-    """The tokenizer of a GGUF file (seconds for 262k pieces). Raises ModelError when there is none to read."""
+    """The tokenizer of a GGUF file. Raises ModelError when there is none to read."""
     fields = {k: f.contents() for k, f in _tokenizer_fields(path).items()}
     pieces = tuple(fields["tokenizer.ggml.tokens"])
     scores = fields.get("tokenizer.ggml.scores") or [0.0] * len(pieces)
@@ -177,7 +169,7 @@ def copy_tokenizer(source: Path, out: Path) -> None:
 
 def _tokenizer_fields(path: Path) -> dict[str, Any]:
     try:
-        found = gguf_package().GGUFReader(str(path)).fields
+        found = open_gguf(path).fields
     except (OSError, ValueError, IndexError) as e:
         raise ModelError(f"{path}: cannot be read as GGUF ({e}); export it again") from e
     fields = {k: f for k, f in found.items() if k.startswith("tokenizer.") and "chat_template" not in k}

@@ -1,8 +1,8 @@
-"""Quantise a Gemma 3 folder to a GGUF file, and turn the stored numbers back into a folder to measure them.
+"""Quantise a Gemma 3 folder to a GGUF file, and put the stored numbers back into a model to measure them.
 
 Weight-only round-to-nearest in blocks of 32 (llama.cpp's Q8_0, Q4_0, Q4_1). What quantisation costs is
 measured on the weights as they are stored, by the same code that measures the model before: bits per byte
-of `restored(...)` against bits per byte of the original folder.
+after `put_stored` against bits per byte before.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vocabgraft.deployment.gguf_export import Progress, export_gguf
-from vocabgraft.errors import MachineError, ModelError
-from vocabgraft.models.gguf_import import import_gemma_gguf
+from vocabgraft.errors import ModelError
+from vocabgraft.models.gguf_file import open_gguf
+from vocabgraft.models.gguf_import import stored_weights
 
 Method = Literal["q4_0", "q4_1", "q8_0"]
 
@@ -33,15 +34,25 @@ def quantize(
     return export_gguf(model_folder, out, quantization=method, name=name, license_id=license_id, say=say)
 
 
-def restored(gguf_file: Path, folder: Path, *, say: Progress = lambda _: None) -> None:
-    """Write the stored weights back as a Hugging Face folder. `folder` must not exist.
+def put_stored(gguf_file: Path, model: Any) -> None:
+    """Copy the weights as `gguf_file` stores them into the live model it was written from, in place.
 
-    The folder holds bfloat16, so a number between two bfloat16 values moves by at most 0.4 %: small beside
-    the steps of 4-bit blocks, comparable to those of Q8_0.
+    A bfloat16 model rounds them, by at most 0.4 %: small beside the steps of 4-bit blocks, comparable to those
+    of Q8_0. Rows that only pad a matrix are not in the file and stay. Raises ModelError when file and model differ.
     """
-    if folder.exists():
-        raise ModelError(f"{folder}: exists already; name a folder that does not")
-    try:
-        import_gemma_gguf(gguf_file, folder, say=say)
-    except OSError as e:
-        raise MachineError(f"{folder}: cannot be restored from {gguf_file} ({e.strerror or e})") from e
+    import torch
+
+    from vocabgraft.models.load import decoder_of
+
+    body = decoder_of(model)
+    wanted = {f"model.{name}": p for name, p in body.named_parameters()}
+    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        wanted["lm_head.weight"] = model.get_output_embeddings().weight
+    with torch.no_grad():
+        for name, values in stored_weights(open_gguf(gguf_file), len(body.layers)):
+            parameter = wanted.pop(name, None)
+            if parameter is None or parameter.shape[1:] != values.shape[1:] or len(parameter) < len(values):
+                raise ModelError(f"{gguf_file}: {name} does not fit the model it is compared with")
+            parameter[: len(values)] = values.to(parameter)
+    if wanted:
+        raise ModelError(f"{gguf_file}: lacks {', '.join(sorted(wanted)[:3])}; export it again")

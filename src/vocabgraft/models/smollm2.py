@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.errors import ModelError
+from vocabgraft.models.gguf_file import open_gguf
 
 _CONTROL, _USER_DEFINED = 3, 4
 
 
 def write_smollm2_tokenizer(gguf_file: Path, out: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` into `out`. Raises ModelError for another tokenizer."""
-    import gguf
-
-    meta = {key: field.contents() for key, field in gguf.GGUFReader(str(gguf_file)).fields.items()}
+    meta = {key: field.contents() for key, field in open_gguf(gguf_file).fields.items()}
     kind = (meta.get("tokenizer.ggml.model"), meta.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "smollm"):
         raise ModelError(f"{gguf_file}: tokenizer {kind}; a GGUF file of SmolLM2 is needed, ('gpt2', 'smollm')")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ FULL = "model-f16.gguf"
 
 def quantize_model(context: Context) -> StepResult:
     """Write HF folder, f16 GGUF and 4-bit GGUF; measure what quantising costs; compare HF and GGUF greedily."""
-    from vocabgraft.deployment.quantize import quantize, restored
+    from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
     recipe, say = context.recipe, context.reporter.say
@@ -38,12 +37,12 @@ def quantize_model(context: Context) -> StepResult:
     say("writing GGUF files")
     export_gguf(model, full, quantization="f16", name=name, license_id=recipe.base.license)
     quantize(model, small, recipe.deploy.quantize, name=name, license_id=recipe.base.license)
-    bits = {"full": probe(context, load_model(model, device=context.device()), model)}
-    with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
-        say("measuring the quantised weights")
-        again = Path(folder) / "restored"
-        restored(small, again)
-        bits["quantised"] = probe(context, load_model(again, device=context.device()), model)
+    live = load_model(model, device=context.device())
+    bits = {"full": probe(context, live, model)}
+    say("measuring the quantised weights")
+    put_stored(small, live)
+    bits["quantised"] = probe(context, live, model)
+    del live
     _gate(bits, recipe.deploy.max_rise)
     greedy = _agreement(context, model, full)
     files = {p.name: {"bytes": p.stat().st_size} for p in (full, small)}
