@@ -1,7 +1,7 @@
 """A real corpus: medical law into the 270M base, beside the same data with the old tokenizer for the same CPU-seconds.
 
     python benchmarks/law.py             budget short: under an hour for the run, as long again for the control
-    python benchmarks/law.py --quick     budget smoke, up to the last training; a quarter of the control; at most 3 minutes
+    python benchmarks/law.py --quick     budget smoke, up to the last training; a quarter of the control; <= 3 minutes
     python benchmarks/law.py --run runs/law    only the control, beside a run that is there
 
 The control trains LoRA of the same rank on the same body (NF4) and mixture, with the base's own tokenizer and no
