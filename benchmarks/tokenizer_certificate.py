@@ -49,6 +49,7 @@ from vocabgraft.tokenizer.vocabulary import (
 SMALL = Effort(code_points=600, library=4, fuzz=400)
 PIECES = 60
 LAW = Path("../shared/data/ko/medical_law.jsonl.zst")
+WIKITEXT = Path("../shared/data/en/wikitext2_test.txt")  # certified beside Python's library and our prose, where it is
 Plant = Callable[[Path], Path | None]
 """Damages an expanded folder; returns a GGUF file when the fault is in one."""
 
@@ -303,7 +304,7 @@ def expansions(scratch: Path) -> Iterator[tuple[str, Path, Path]]:
 def certified(base: Path, expanded: Path, effort: Effort) -> dict[str, Any]:
     """Figures of one certificate; its findings go to standard error."""
     cpu = time.process_time()
-    found = certify(base, expanded, effort=effort)
+    found = certify(base, expanded, texts=[WIKITEXT] if WIKITEXT.is_file() else [], effort=effort)
     print(found.text(), file=sys.stderr)
     return {
         "differences": sum(f.status == "fail" for f in found.findings),

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from vocabgraft.errors import TokenizerError
@@ -31,7 +32,7 @@ def test_ids_and_lengths_are_those_of_each_word(make_base, words, family, instal
     if not installed:
         monkeypatch.setitem(sys.modules, "gigatoken", None)
     tokenizer = load_tokenizer(make_base(family)[0])
-    ids, lengths = word_encoder(tokenizer)(words)
+    ids, lengths = word_encoder(tokenizer)(pl.Series(words))
     assert (ids.tolist(), lengths.tolist()) == flat(encode(tokenizer, words))
 
 
@@ -52,7 +53,7 @@ def test_a_fast_encoder_that_is_wrong_at_first_is_left(make_base, words, monkeyp
     pytest.importorskip("awkward")
     tokenizer = load_tokenizer(make_base("llama3")[0])
     other_hands(monkeypatch, tokenizer, words[3])
-    ids, _ = word_encoder(tokenizer)(words)
+    ids, _ = word_encoder(tokenizer)(pl.Series(words))
     assert ids.tolist() == flat(encode(tokenizer, words))[0]
 
 
@@ -62,6 +63,6 @@ def test_a_fast_encoder_that_is_wrong_later_is_refused(make_base, words, monkeyp
     tokenizer = load_tokenizer(make_base("llama3")[0])
     other_hands(monkeypatch, tokenizer, words[-1])
     encoder = word_encoder(tokenizer)
-    assert np.array_equal(encoder(words[:10])[0], flat(encode(tokenizer, words[:10]))[0])
+    assert np.array_equal(encoder(pl.Series(words[:10]))[0], flat(encode(tokenizer, words[:10]))[0])
     with pytest.raises(TokenizerError, match="pip uninstall gigatoken"):
-        encoder(words[10:])
+        encoder(pl.Series(words[10:]))

@@ -2,7 +2,6 @@
 
 A merge gives a piece, so between two letters that stand side by side in no piece there is never one, and BPE on both
 sides goes its own way. For Gemma 3 and Korean, 2.4 million different words are made of 146,000 different chunks.
-Only for tokenizers whose merges run over the whole text (Gemma's way): a pre-tokenizer's pattern may look across.
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+import polars as pl
+from tokenizers import Tokenizer, pre_tokenizers
 
-from vocabgraft.tokenizer.boundary import merges_over_all
+from vocabgraft.tokenizer.boundary import merges_over_all, word_rule
+from vocabgraft.tokenizer.joins import ByteJoins, LetterJoins, codes_of
+from vocabgraft.tokenizer.spelling import bytes_of, is_byte_level
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -28,27 +30,26 @@ class Chunks:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """For a tokenizer that `can_chunk`."""
         self._tokenizer = tokenizer
-        pieces = [piece for piece in tokenizer.get_vocab(with_added_tokens=True) if piece]
-        codes = _codes("".join(pieces))
-        inside = np.ones(len(codes), bool)
-        inside[np.fromiter(map(len, pieces), np.int64, len(pieces)).cumsum()[:-1]] = False
-        self._pairs = np.unique((codes[:-1] << _BITS | codes[1:])[inside[1:]])
+        self._spaces_are_pieces = merges_over_all(tokenizer)
+        self._joins = _joins(tokenizer)
         self._places: dict[int | str, int] = {}  # chunk -> its place in the next two
         self._starts = np.zeros(0, np.int64)
         self._sizes = np.zeros(0, np.int64)
         self._ids = np.zeros(0, np.int64)  # of all chunks, one after the other
 
-    def encode(self, words: list[str]) -> tuple[Ints, Ints]:
+    def encode(self, words: pl.Series) -> tuple[Ints, Ints]:
         """(ids of all words one after the other, tokens of each word), as encoding each word would give."""
-        text = "".join(words)
-        codes = _codes(text)
-        letters = np.fromiter(map(len, words), np.int64, len(words))
+        text = words.str.join("").item() if len(words) else ""
+        letters = words.str.len_chars().to_numpy().astype(np.int64)
         lengths = np.zeros(len(words), np.int64)
-        if not len(codes):
-            return codes, lengths
+        if not text:
+            return np.zeros(0, np.int64), lengths
+        codes = codes_of(text)
+        if self._spaces_are_pieces:
+            codes[codes == ord(" ")] = ord("▁")
         firsts = (letters.cumsum() - letters)[letters > 0]
         opens = np.ones(len(codes), bool)
-        opens[1:] = ~self._joined(codes)
+        opens[1:] = self._joins.cut(codes)
         opens[firsts] = True
         starts = np.flatnonzero(opens)
         places = self._places_of(text, codes, starts)
@@ -58,14 +59,6 @@ class Chunks:
         ids = self._ids[np.repeat(self._starts[places], sizes) + within]
         lengths[letters > 0] = np.add.reduceat(sizes, np.searchsorted(starts, firsts))
         return ids, lengths
-
-    def _joined(self, codes: Ints) -> npt.NDArray[np.bool_]:
-        """Whether some piece has these neighbours inside, for each letter and the next."""
-        keys = codes[:-1] << _BITS | codes[1:]
-        at = np.searchsorted(self._pairs, keys)
-        at[at == len(self._pairs)] = 0
-        found: npt.NDArray[np.bool_] = self._pairs[at] == keys if len(self._pairs) else np.zeros(len(keys), bool)
-        return found
 
     def _places_of(self, text: str, codes: Ints, starts: Ints) -> Ints:
         sizes = np.diff(starts, append=len(codes))
@@ -99,14 +92,40 @@ class Chunks:
         self._ids = np.append(self._ids, np.fromiter(chain.from_iterable(rows), np.int64, int(sizes.sum())))
 
 
-def _codes(text: str) -> Ints:
-    """Code points, with spaces as ▁."""
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    codes[codes == ord(" ")] = ord("▁")
-    return codes
+def _joins(tokenizer: Tokenizer) -> LetterJoins | ByteJoins:
+    if merges_over_all(tokenizer):
+        return LetterJoins(tokenizer.get_vocab(with_added_tokens=True))
+    added = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+    return ByteJoins(tokenizer.get_vocab(with_added_tokens=False), added, composes=tokenizer.normalizer is not None)
 
 
 def can_chunk(tokenizer: Tokenizer) -> bool:
-    """Whether merges run over the whole text and every letter has tokens of its own (all 256 bytes have a piece)."""
-    bytes_ = (f"<0x{byte:02X}>" for byte in range(256))
-    return merges_over_all(tokenizer) and all(tokenizer.token_to_id(piece) is not None for piece in bytes_)
+    """Whether cuts between letters are known to be safe: Gemma's way with a piece for each byte, or byte-level BPE by
+    one of the known patterns, whose normalizer leaves letters as they are."""
+    if merges_over_all(tokenizer):
+        # Without a piece, unknown letters may be put together into one token.
+        return all(tokenizer.token_to_id(f"<0x{byte:02X}>") is not None for byte in range(256))
+    if not is_byte_level(tokenizer) or not word_rule(tokenizer).cuts:
+        return False
+    plain = tokenizer.normalizer is None or "NFC(" in repr(tokenizer.normalizer)
+    added = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
+    return plain and all(map(str.isascii, added)) and _merges_make_all(tokenizer)
+
+
+def _merges_make_all(tokenizer: Tokenizer) -> bool:
+    """Whether a model that looks words up before it merges (Llama 3) would find the same by merging alone."""
+    if not tokenizer.model.ignore_merges:
+        return True
+    merging = Tokenizer.from_str(tokenizer.to_str())
+    merging.normalizer, merging.pre_tokenizer = None, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    merging.model.ignore_merges = False
+    texts = [text for p in tokenizer.get_vocab(with_added_tokens=False) if (text := _text_of(p)) is not None]
+    return all(len(e.ids) == 1 for e in merging.encode_batch_fast(texts, add_special_tokens=False))
+
+
+def _text_of(piece: str) -> str | None:
+    """What a byte-level piece spells; None when it begins or ends inside a letter."""
+    try:
+        return bytes_of(piece).decode()
+    except (KeyError, UnicodeDecodeError):
+        return None

@@ -58,11 +58,11 @@ class WordCounts:
         r"""The words in which a pattern (Rust's regex syntax, e.g. `\p{Hangul}`) is found; these are in memory."""
         return WordCounts(self.rows.filter(pl.col("word").str.contains(pattern)).collect().lazy())
 
-    def batches(self) -> Iterator[tuple[list[str], list[int]]]:
+    def batches(self) -> Iterator[tuple[pl.Series, np.ndarray]]:
         """Words and counts, some ten thousand at a time."""
         for start in range(0, len(self), _ENCODED_TOGETHER):
             part = self.rows.slice(start, _ENCODED_TOGETHER).collect()
-            yield part["word"].to_list(), part["count"].to_list()
+            yield part["word"], part["count"].to_numpy()
 
     def save(self, path: Path) -> None:
         """Write as Parquet."""
@@ -207,7 +207,7 @@ def encoded(tokenizer: Tokenizer, counts: WordCounts) -> Iterator[tuple[np.ndarr
     encode = word_encoder(tokenizer)
     for words, times in counts.batches():
         ids, lengths = encode(words)
-        yield ids, lengths, np.asarray(times, np.int64)
+        yield ids, lengths, times
 
 
 def token_counts(tokenizer: Tokenizer, counts: WordCounts) -> np.ndarray:

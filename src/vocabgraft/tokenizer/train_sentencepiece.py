@@ -56,7 +56,7 @@ def _words(counts: WordCounts, script: regex.Pattern[str]) -> dict[str, int]:
     run = regex.compile(rf" ?(?:{script.pattern})+")
     found: dict[str, int] = {}
     for words, times in counts.batches():
-        for word, n in zip(words, times, strict=True):
+        for word, n in zip(words.to_list(), times.tolist(), strict=True):
             for part in run.findall(word):
                 key = part.replace(" ", SPACE)
                 found[key] = found.get(key, 0) + n
