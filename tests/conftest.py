@@ -42,16 +42,23 @@ class World:
 
         return torch.tensor(self.expansion.ids)
 
+    @property
+    def size(self) -> int | None:
+        """Rows that the matrices must have; None where they keep their shape."""
+        size: int | None = self.expansion.rows
+        return size
+
     def graft(self, *, dtype: str = "float32", rank: int = 0) -> Any:
         """A fresh live model with its rows; with a rank, adapters on q_proj and down_proj that already do something."""
         import torch
 
-        from vocabgraft.embedding.rows import Rows
+        from vocabgraft.embedding.rows import Rows, grow
         from vocabgraft.models.load import load_model
         from vocabgraft.training import lora
         from vocabgraft.training.graft import Graft
 
         model = load_model(self.base, dtype=dtype)
+        grow(model, self.size)
         graft = Graft(model, Rows(model, self.ids))
         if rank:
             graft.adapters = lora.attach(model, rank=rank, alpha=2 * rank, modules=["q_proj", "down_proj"], seed=0)
@@ -93,8 +100,8 @@ def english() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def make_world(
     korean: tuple[str, ...], english: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[bool], World]:
-    """Build each world once, when first asked for; both share one tokenizer."""
+) -> Callable[..., World]:
+    """Build each world once, when first asked for; those with slots share one tokenizer."""
     import torch
 
     from vocabgraft.models.random_gemma3 import write_random_gemma3
@@ -102,22 +109,22 @@ def make_world(
 
     torch.set_num_threads(1)  # two threads on busy cores wait for each other five times as long as they work
     root = tmp_path_factory.mktemp("world")
-    made: dict[bool, World] = {}
+    made: dict[tuple[bool, str], World] = {}
 
-    def make(tied: bool) -> World:
-        if tied not in made:
-            base, tokenizer = root / ("tied" if tied else "untied"), root / "tokenizer"
+    def make(tied: bool, place: str = "slots") -> World:
+        if (tied, place) not in made:
+            base, tokenizer = root / f"{'tied' if tied else 'untied'}-{place}", root / f"tokenizer-{place}"
             write_random_gemma3(base, [*english, *korean[::3]], seed=0, tied=tied)
             if not tokenizer.exists():
-                _expand(base, korean, tokenizer)
+                _expand(base, korean, tokenizer, place)
             expansion = Expansion.load(tokenizer / "expansion.json")
-            made[tied] = World(tied, base, tokenizer, expansion, korean, english)
-        return made[tied]
+            made[tied, place] = World(tied, base, tokenizer, expansion, korean, english)
+        return made[tied, place]
 
     return make
 
 
-def _expand(base: Path, korean: tuple[str, ...], out: Path) -> None:
+def _expand(base: Path, korean: tuple[str, ...], out: Path, place: str) -> None:
     from vocabgraft.corpus.script import script_pattern
     from vocabgraft.tokenizer.boundary import word_rule
     from vocabgraft.tokenizer.count import count_words
@@ -130,14 +137,15 @@ def _expand(base: Path, korean: tuple[str, ...], out: Path) -> None:
     tokenizer = load_tokenizer(base)
     counts = count_words(korean, word_rule(tokenizer))
     candidates = train_pieces(tokenizer, counts, script=hangul, size=2 * PIECES, min_count=2)
-    chosen = select_pieces(base, candidates, counts, Limits(PIECES))
-    expand_tokenizer(base, chosen.pieces, chosen.uses, out).save(out / "expansion.json")
+    chosen = select_pieces(base, candidates, counts, Limits(PIECES), place=place)
+    expand_tokenizer(base, chosen.pieces, chosen.uses, out, place=place).save(out / "expansion.json")
 
 
-@pytest.fixture(scope="session", params=["tied", "untied"])
-def world(request: pytest.FixtureRequest, make_world: Callable[[bool], World]) -> World:
-    """The tiny world, once with one matrix and once with two."""
-    return make_world(request.param == "tied")
+@pytest.fixture(scope="session", params=["tied", "untied", "tied-append", "untied-append"])
+def world(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> World:
+    """The tiny world, with one matrix and with two, which keep their shape or grow."""
+    tied, _, place = request.param.partition("-")
+    return make_world(tied == "tied", place or "slots")
 
 
 @pytest.fixture(scope="session")

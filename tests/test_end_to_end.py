@@ -105,11 +105,20 @@ def untied(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
     return folder, seen
 
 
-@pytest.fixture(scope="module", params=["tied", "untied"])
+@pytest.fixture(scope="module")
+def grown(vocabgraft: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run whose pieces stand after all ids, in matrices that grew."""
+    folder = tmp_path_factory.mktemp("grown") / "run"
+    said = vocabgraft("run", "tiny-cpu", "--set", 'tokenizer.place="append"', "--folder", folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tied", "untied", "grown"])
 def finished(request: pytest.FixtureRequest) -> Path:
-    """Both runs."""
+    """Each of the runs."""
     found = request.getfixturevalue(request.param)
-    return found if request.param == "tied" else found[0]
+    return found[0] if request.param == "untied" else found
 
 
 def is_tied(folder: Path) -> bool:

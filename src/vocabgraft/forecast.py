@@ -107,7 +107,7 @@ def _stage(
     copies = 0 if device.name != "cpu" else 12 if seconds > _CHECKPOINT_SECONDS else 4
     fixed = state_bytes(recipe, train, adapted=adapted, opened=opened, copies=copies)
     moving = rows * training.window * activation_bytes(shape, train, recipe.lora.modules if adapted else ())
-    logits = min(_LOGITS_CHUNK, rows * training.window) * shape.vocabulary * _LOGIT_BYTES
+    logits = min(_LOGITS_CHUNK, rows * training.window) * matrix_rows(recipe) * _LOGIT_BYTES
     gb = (fixed + moving + logits + _LIBRARIES) / _GIB
     return StageForecast(
         step=step,
@@ -171,6 +171,11 @@ def activation_bytes(shape: Shape, train: Collection[str], modules: Collection[s
     return shape.layers * (layer + adapters)
 
 
+def matrix_rows(recipe: Recipe) -> int:
+    """Rows of the embedding matrices: appended pieces add to the base's."""
+    return recipe.base.shape.vocabulary + (recipe.tokenizer.pieces if recipe.tokenizer.place == "append" else 0)
+
+
 def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened: bool, copies: int = 0) -> float:
     """Bytes of weights, float32 masters, gradients and Adam moments.
 
@@ -179,7 +184,7 @@ def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened
     """
     shape, base = recipe.base.shape, recipe.base
     matrices = 1 if base.tied else 2
-    old, new = shape.vocabulary * shape.hidden, recipe.tokenizer.pieces * shape.hidden
+    old, new = matrix_rows(recipe) * shape.hidden, recipe.tokenizer.pieces * shape.hidden
     adapters = adapter_numbers(shape, recipe.lora.rank, recipe.lora.modules) if adapted else 0
     body = body_numbers(shape) * (_NF4 if adapted and recipe.lora.body == "nf4" else 2)
     # On a tied matrix the two routes are one value: each block counts once.
@@ -192,7 +197,7 @@ def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened
 def flops_per_token(recipe: Recipe, train: Collection[str], *, adapted: bool) -> float:
     """Floating-point operations of one training token, forward and backward."""
     shape = recipe.base.shape
-    body, embedding = body_numbers(shape), shape.vocabulary * shape.hidden
+    body, embedding = body_numbers(shape), matrix_rows(recipe) * shape.hidden
     adapters = adapter_numbers(shape, recipe.lora.rank, recipe.lora.modules) if adapted else 0
     flops = 2.0 * (body + embedding + adapters)
     if _keeps_graph(train):

@@ -108,7 +108,8 @@ class Tokenizer(Section):
     """Korean: leave out names of persons, places and organisations (kiwipiepy)."""
     drop_particles: bool = False
     """Korean: leave out nouns with a particle glued on, such as 환자는 (kiwipiepy)."""
-    place: Literal["slots"] = "slots"
+    place: Literal["slots", "append"] = "slots"
+    """slots: in placeholders and padded rows that nothing names. append: after all ids, and the matrices grow."""
     reserved_slots: Positive = 99
     """`<unused0>` … below this number stay untouched (MedGemma uses some for its thinking)."""
 

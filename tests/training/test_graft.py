@@ -30,7 +30,7 @@ ALL = ("input.old", "input.new", "output.old", "output.new", "lora")
 
 
 def trained(world, groups: tuple[str, ...], state: Path | None = None, spec: AdapterSpec | None = SPEC) -> Graft:
-    graft = open_graft(world.base, world.ids, state, spec=spec, seed=0)
+    graft = open_graft(world.base, world.ids, state, spec=spec, seed=0, size=world.size)
     schedule = Schedule(groups, 1, lr_new=1e-2, lr_old=1e-2, lr_lora=1e-2, weight_decay=0.1)
     train(graft, world.mixture().batch, schedule, micro_batch=4)
     return graft
@@ -47,15 +47,18 @@ def state(world, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, st
 
 def test_a_saved_graft_opens_to_the_same_bytes(world, state) -> None:
     hashes, folder = state
-    assert open_graft(world.base, world.ids, folder, spec=SPEC, seed=5).hashes() == hashes
+    assert open_graft(world.base, world.ids, folder, spec=SPEC, seed=5, size=world.size).hashes() == hashes
     assert sorted(p.name for p in folder.iterdir()) == sorted([NEW, OLD, ADAPTERS])
 
 
 def test_without_a_state_a_graft_is_the_base(world) -> None:
-    fresh, again = (open_graft(world.base, world.ids, None, spec=None, seed=s) for s in (0, 1))
+    fresh, again = (open_graft(world.base, world.ids, None, spec=None, seed=s, size=world.size) for s in (0, 1))
     assert fresh.hashes() == again.hashes()
     weights = load_file(world.base / "model.safetensors")
-    assert torch.equal(fresh.rows.live["input"], weights["model.embed_tokens.weight"])
+    base, live = weights["model.embed_tokens.weight"], fresh.rows.live["input"]
+    assert torch.equal(live[: len(base)], base)
+    assert (live[len(base) :] == base.float().mean(0).to(base.dtype)).all()
+    assert len(live) == (world.size or len(base)) == fresh.model.config.vocab_size
     assert "lora" not in fresh.hashes()
 
 
@@ -67,7 +70,7 @@ def test_what_did_not_train_is_carried_as_a_hard_link(world, state, groups, link
     graft = trained(world, groups, state[1])
     save_graft(graft, tmp_path, state[1], groups)
     assert {n for n in (NEW, OLD, ADAPTERS) if os.path.samefile(tmp_path / n, state[1] / n)} == linked
-    assert open_graft(world.base, world.ids, tmp_path, spec=SPEC, seed=5).hashes() == graft.hashes()
+    assert open_graft(world.base, world.ids, tmp_path, spec=SPEC, seed=5, size=world.size).hashes() == graft.hashes()
 
 
 def test_a_stage_without_adapters_does_not_lose_those_of_the_one_before(world, state, tmp_path: Path) -> None:
@@ -102,8 +105,8 @@ def test_writing_over_a_carried_file_leaves_the_original(tmp_path: Path) -> None
 def test_the_exported_folder_is_the_live_model(world, state, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4)
-    live = open_graft(world.base, world.ids, state[1], spec=SPEC, seed=0)
+    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4, size=world.size)
+    live = open_graft(world.base, world.ids, state[1], spec=SPEC, seed=0, size=world.size)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == torch.bfloat16
     assert torch.equal(model.get_input_embeddings().weight, live.rows.live["input"])
@@ -119,7 +122,7 @@ def test_the_exported_folder_is_the_live_model(world, state, tmp_path: Path) -> 
 
 
 def test_tensors_that_learnt_nothing_are_exported_byte_for_byte(world, state, tmp_path: Path) -> None:
-    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4)
+    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4, size=world.size)
     before, after = load_file(world.base / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -133,12 +136,15 @@ def test_new_rows_alone_leave_old_rows_as_in_the_base(world, tmp_path: Path) -> 
     (tmp_path / "state").mkdir()
     groups = ("input.new", "output.new")
     save_graft(trained(world, groups, spec=None), tmp_path / "state", None, groups)
-    export_folder(world.base, world.tokenizer, tmp_path / "state", world.ids, tmp_path / "out", alpha=8, rank=4)
+    export_folder(
+        world.base, world.tokenizer, tmp_path / "state", world.ids, tmp_path / "out", alpha=8, rank=4, size=world.size
+    )
     before, after = (load_file(f / "model.safetensors") for f in (world.base, tmp_path / "out"))
     for name in set(before) & {"model.embed_tokens.weight", "lm_head.weight"}:
-        moved = (before[name] != after[name]).any(dim=1).nonzero()[:, 0]
+        moved = (before[name] != after[name][: len(before[name])]).any(dim=1).nonzero()[:, 0].tolist()
+        moved += range(len(before[name]), len(after[name]) if world.size else 0)
         assert len(moved) > 0, name
-        assert set(moved.tolist()) <= set(world.expansion.ids), name
+        assert set(moved) - set(range(max(world.expansion.ids) + 1, world.size or 0)) <= set(world.expansion.ids), name
 
 
 def test_the_exported_folder_carries_the_expanded_tokenizer(tied_world, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vocabgraft.embedding.rows import Rows
+from vocabgraft.embedding.rows import Rows, grow
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
 from vocabgraft.training.graft import Graft, export_folder, save_graft
@@ -87,6 +87,7 @@ def float_base(world, tmp_path: Path) -> Path:
 
 def test_the_merged_folder_gives_the_logits_of_the_live_model(world, float_base: Path, tmp_path: Path) -> None:
     model = load_model(float_base, dtype="float32")
+    grow(model, world.size)
     plain = logits(model)
     graft = Graft(model, Rows(model, world.ids), attach(model))
     randomise(graft.adapters)
@@ -99,7 +100,14 @@ def test_the_merged_folder_gives_the_logits_of_the_live_model(world, float_base:
     (tmp_path / "state").mkdir()
     save_graft(graft, tmp_path / "state", None, ("input.old", "input.new", "lora"))
     counts = export_folder(
-        float_base, world.tokenizer, tmp_path / "state", world.ids, tmp_path / "merged", alpha=8, rank=4
+        float_base,
+        world.tokenizer,
+        tmp_path / "state",
+        world.ids,
+        tmp_path / "merged",
+        alpha=8,
+        rank=4,
+        size=world.size,
     )
     merged = load_model(tmp_path / "merged", dtype="float32")
     assert float((logits(merged) - logits(model)).abs().max()) <= 1e-4

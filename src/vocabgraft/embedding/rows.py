@@ -132,6 +132,28 @@ class Rows:
         return found
 
 
+@torch.no_grad()
+def grow(model: Any, rows: int | None) -> None:
+    """Give the matrices of a live model `rows` rows, in place; None or fewer rows than there are change nothing.
+
+    Added rows begin as `grown` makes them. A tied model stays tied; its configuration says the new size.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if rows is None or rows <= len(embedding.weight):
+        return
+    tied = embedding.weight.data_ptr() == head.weight.data_ptr()
+    embedding.weight = nn.Parameter(grown(embedding.weight, rows), requires_grad=False)
+    head.weight = embedding.weight if tied else nn.Parameter(grown(head.weight, rows), requires_grad=False)
+    embedding.num_embeddings = head.out_features = model.config.get_text_config().vocab_size = rows
+
+
+def grown(matrix: Tensor, rows: int) -> Tensor:
+    """(V, D) with rows added up to `rows`, each the mean of all V: as an output it scores below the average, so what is
+    there only to round the size up is never chosen (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html)."""
+    mean = matrix.mean(0, keepdim=True, dtype=torch.float32).to(matrix.dtype)
+    return torch.cat([matrix, mean.expand(rows - len(matrix), -1)])
+
+
 def grad_of(parameter: nn.Parameter) -> Tensor:
     """The gradient buffer of a parameter, made of zeros on first use."""
     if parameter.grad is None:

@@ -20,17 +20,19 @@ _VECTOR_TEXTS = 20_000  # documents of each side that static vectors are trained
 
 
 def resize(context: Context) -> StepResult:
-    """Match tokenizer and matrices: slots need no resize, and this proves it from the files."""
+    """Match tokenizer and matrices, from the files: slots need no resize, appended pieces need more rows."""
     base = context.base_folder()
     expansion, folder = load_expansion(context)
     config = config_of(base)
     text_config = config.get("text_config", config)
     shapes = _shapes(base)
     (name,) = [n for n in shapes if n.endswith("embed_tokens.weight")]
-    rows = shapes[name][0]
+    rows = expansion.rows or shapes[name][0]
     tied = bool(config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", True)))
     if rows < load_tokenizer(folder).get_vocab_size():
         raise ModelError(f"{base}: {rows:,} rows for {load_tokenizer(folder).get_vocab_size():,} tokens")
+    if text_config["vocab_size"] != shapes[name][0]:
+        raise ModelError(f"{base}: config says {text_config['vocab_size']:,} rows, the matrix has {shapes[name][0]:,}")
     if tied == ("lm_head.weight" in shapes):
         raise ModelError(f"{base}: config says tied = {tied}, but lm_head.weight is {'there' if tied else 'missing'}")
     found = {
@@ -38,7 +40,7 @@ def resize(context: Context) -> StepResult:
         "width": shapes[name][1],
         "new_rows": len(expansion.ids),
         "tied": tied,
-        "shape_changed": text_config["vocab_size"] != rows,
+        "shape_changed": rows != shapes[name][0],
     }
     write_json(context.out / "rows.json", found)
     return StepResult(found)
@@ -65,7 +67,8 @@ def initialise_rows(context: Context) -> StepResult:
     expansion, folder = load_expansion(context)
     say("loading the base model")
     ids = tensor_ids(expansion.ids)
-    graft = open_graft(base, ids, None, spec=None, seed=recipe.training.seed, device=context.device())
+    device, seed = context.device(), recipe.training.seed
+    graft = open_graft(base, ids, None, spec=None, seed=seed, device=device, size=expansion.rows)
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, base, bits, "base")
     matrices = {route: graft.rows.live[route].detach().cpu() for route in graft.rows.routes()}

@@ -58,6 +58,7 @@ def instruct(context: Context) -> StepResult:
         context.out / "model",
         alpha=recipe.lora.alpha,
         rank=recipe.lora.rank,
+        size=expansion.rows,
     )
     metrics["bits_per_byte"] = probe(context, load_model(context.out / "model", device=context.device()), tokenizer)
     return StepResult({"train": list(recipe.instruct.train), **counts, "merged": merged, **metrics})

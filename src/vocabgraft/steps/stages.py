@@ -58,6 +58,7 @@ def open_state(context: Context, state: Path, *, with_adapters: bool, body: str 
         spec=spec,
         seed=context.recipe.training.seed,
         device=context.device(),
+        size=expansion.rows,
     )
 
 

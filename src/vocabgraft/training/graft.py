@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vocabgraft.embedding.rows import Rows, hash_tensor
+from vocabgraft.durable import write_json
+from vocabgraft.embedding.rows import Rows, grow, grown, hash_tensor
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
 from vocabgraft.training.objective import Workspace
@@ -62,10 +63,21 @@ class Graft:
 
 
 def open_graft(
-    base: Path, ids: Tensor, state: Path | None, *, spec: AdapterSpec | None, seed: int, device: str = "cpu"
+    base: Path,
+    ids: Tensor,
+    state: Path | None,
+    *,
+    spec: AdapterSpec | None,
+    seed: int,
+    device: str = "cpu",
+    size: int | None = None,
 ) -> Graft:
-    """Load the base and put the learnt state on top; with a spec, adapters are attached (and loaded when saved)."""
+    """Load the base and put the learnt state on top; with a spec, adapters are attached (and loaded when saved).
+
+    size: rows that the matrices must have (`Expansion.rows`), None for as many as the base has.
+    """
     model = load_model(base, device=device, body=spec.body if spec else "bf16")
+    grow(model, size)
     rows = Rows(model, ids)
     graft = Graft(model, rows)
     if state is not None:
@@ -132,18 +144,26 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def export_folder(
-    base: Path, tokenizer: Path, state: Path, ids: Tensor, out: Path, *, alpha: int, rank: int
+    base: Path,
+    tokenizer: Path,
+    state: Path,
+    ids: Tensor,
+    out: Path,
+    *,
+    alpha: int,
+    rank: int,
+    size: int | None = None,
 ) -> dict[str, int]:
     """Merge everything learnt into a Hugging Face folder in the base's own precision.
 
-    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. Returns
-    how many tensors were changed and how many kept.
+    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. size: as in
+    `open_graft`. Returns how many tensors were changed and how many kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = {}
     for file in sorted(base.glob("*.safetensors")):
         weights |= read(file)
-    changed = _merged_rows(weights, state, ids)
+    changed = _merged_rows(weights, state, ids, size)
     if (state / ADAPTERS).exists():
         changed |= lora.merge_into(weights, read(state / ADAPTERS), alpha / rank)
     total = len(weights)
@@ -152,13 +172,24 @@ def export_folder(
     for name in ("config.json", "generation_config.json"):
         if (base / name).exists():
             shutil.copyfile(base / name, out / name)
+    if size is not None:
+        write_json(out / "config.json", _resized(config_of(base), size))
     for file in sorted(tokenizer.iterdir()):
         if file.suffix in {".model", ".json", ".jinja"} and file.name != "expansion.json":
             shutil.copyfile(file, out / file.name)
     return {"changed": len(changed), "kept": total - len(changed)}
 
 
-def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor) -> dict[str, Tensor]:
+def _resized(config: dict[str, Any], size: int) -> dict[str, Any]:
+    """The configuration with another vocab_size, wherever it stands (text_config in multimodal models)."""
+    if "text_config" in config:
+        config["text_config"]["vocab_size"] = size
+    if "vocab_size" in config or "text_config" not in config:
+        config["vocab_size"] = size
+    return config
+
+
+def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor, size: int | None) -> dict[str, Tensor]:
     learnt = read(state / NEW) | (read(state / OLD) if (state / OLD).exists() else {})
     changed = {}
     for route, ending in {"input": "embed_tokens.weight", "output": "lm_head.weight"}.items():
@@ -166,7 +197,8 @@ def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor) -> dict[s
         if not names or f"{route}.new" not in learnt:
             continue
         (name,) = names
-        matrix = learnt.get(f"{route}.old", weights[name]).to(weights[name].dtype).clone()
+        matrix = learnt.get(f"{route}.old", weights[name]).to(weights[name].dtype)
+        matrix = matrix.clone() if size is None or size <= len(matrix) else grown(matrix, size)
         matrix[ids] = learnt[f"{route}.new"].to(matrix.dtype)
         changed[name] = matrix
     return changed
