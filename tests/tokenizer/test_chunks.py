@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 
 import polars as pl
@@ -71,37 +70,36 @@ def test_a_real_corpus_has_the_same_tokens(make_base, family, korean, english) -
     assert_the_same(load_tokenizer(make_base(family)[0]), [words, [" " + w for w in words], [*korean, *english]])
 
 
-@pytest.fixture(scope="module", params=[(GPT2, "whole"), (LLAMA3, "whole"), (QWEN2, "whole"), (LLAMA3, "parts")])
+@pytest.fixture(scope="module", params=["gpt2", "llama3", "qwen2", "torn", "dropped"])
 def rich(request) -> Tokenizer:
-    """A byte-level tokenizer with pieces of everything in `WORD`, or of parts of letters: 80 EA, 80 EA B0 …"""
-    pattern, kind = request.param
-    draw, texts = random.Random(0), []
+    """A byte-level tokenizer with pieces of everything in `WORD`.
+
+    torn: with pieces of parts of letters (80 EA, 80 EA B0 …). dropped: as SmolLM2's, with a byte that has no piece, and
+    pieces of what stands side by side when it is dropped.
+    """
+    draw, texts, letters = random.Random(0), [], dict(LETTER_OF_BYTE)
     for _ in range(2000):
         texts.append("".join(draw.choice(draw.choice([WHOLE, LETTERS, ALIKE])) for _ in range(8)))
+    if request.param == "dropped":
+        letters[0x80] = ""
+    pattern = {"gpt2": GPT2, "qwen2": QWEN2}.get(request.param, LLAMA3)
     tokenizer = Tokenizer(models.BPE())
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     by_pattern = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), plain])
-    tokenizer.pre_tokenizer = by_pattern if kind == "whole" else pre_tokenizers.WhitespaceSplit()
-    size, alphabet = 3000 if kind == "whole" else 600, pre_tokenizers.ByteLevel.alphabet()
+    torn = request.param in ("torn", "dropped")
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit() if torn else by_pattern
+    size, alphabet = 600 if torn else 3000, [letter for letter in letters.values() if letter]
     trainer = trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(texts if kind == "whole" else map(torn, texts), trainer)
+    tokenizer.train_from_iterator((runs(text, letters) for text in texts) if torn else texts, trainer)
     tokenizer.pre_tokenizer, tokenizer.decoder = by_pattern, decoders.ByteLevel()
-    return without_byte(tokenizer, 0x84) if pattern == GPT2 else tokenizer
+    return tokenizer
 
 
-def torn(text: str) -> str:
-    """Runs of 2 to 5 bytes that begin behind the first byte of a letter, spelt as byte-level letters."""
+def runs(text: str, letters: dict[int, str]) -> str:
+    """Runs of 2 to 5 bytes that begin behind the first byte of a letter, in byte-level letters."""
     data = text.encode()
-    runs = [data[i : i + 2 + i % 4] for i in range(len(data)) if data[i] & 0xC0 == 0x80]
-    return " ".join("".join(LETTER_OF_BYTE[b] for b in run) for run in runs)
-
-
-def without_byte(tokenizer: Tokenizer, byte: int) -> Tokenizer:
-    """As SmolLM2's: the model drops a byte that has no piece, and merges what stood on both sides of it."""
-    raw, lost = json.loads(tokenizer.to_str()), LETTER_OF_BYTE[byte]
-    raw["model"]["vocab"] = {p: i for p, i in raw["model"]["vocab"].items() if lost not in p}
-    raw["model"]["merges"] = [m for m in raw["model"]["merges"] if lost not in "".join(m)]
-    return Tokenizer.from_str(json.dumps(raw))
+    found = [data[i : i + 2 + i % 4] for i in range(len(data)) if data[i] & 0xC0 == 0x80]
+    return " ".join("".join(letters[b] for b in run) for run in found)
 
 
 @pytest.mark.parametrize("normalizer", [None, normalizers.NFC()], ids=["as-is", "nfc"])
