@@ -123,12 +123,17 @@ class Tokenizer(Section):
 class Init(Section):
     """How the new rows start."""
 
-    method: Literal["subword-mean", "wechsel", "hybrid"] = "hybrid"
+    method: Literal[
+        "random", "mean", "subword-mean", "length-weighted", "first-subword", "eeve", "wechsel", "omp", "hybrid"
+    ] = "hybrid"
+    """What a row is a blend of (`embedding/blend.py`); hybrid: subword mean and WECHSEL; random is a baseline."""
     wechsel_share: Share = 0.1
     """hybrid: weight of the WECHSEL row beside the subword mean, where the vectors support it."""
-    norm: Annotated[float, Field(gt=0, le=2)] = 0.75
-    """Norm of a new row as a share of its parts' mean norm (tied: between the input's 1 and the output's less)."""
+    norm: Annotated[float, Field(ge=0, le=2)] = 0.75
+    """Norm of a new row as a share of its parts' mean norm (tied: between the input's 1 and the output's less); 0: as
+    the method gives it."""
     neighbours: Positive = 10
+    """Tokens of the other language that a WECHSEL or OMP row is a blend of."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
     vector_size: Positive = 64
     min_count: Positive = 5

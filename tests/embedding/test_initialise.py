@@ -1,4 +1,4 @@
-"""New rows: means of the old, at the norm of the old, with WECHSEL mixed in where there is a vector."""
+"""New rows of every method: what they are made of, at which norm, and that each row's origin says so."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from vocabgraft.embedding.initialise import build_rows, write_origins
-from vocabgraft.embedding.subword import calibrate_norms, subword_mean
+from vocabgraft.embedding.blend import Blend, blended, calibrated, parts_norms, subword_mean
+from vocabgraft.embedding.initialise import METHODS, NewPieces, build_rows, write_origins
 
-PARTS = [(0, 1), (2, 3, 4), (5, 5)]
-IDS, PIECES = [20, 21, 22], ["가나", "▁다라마", "바바"]
+NEW = NewPieces([20, 21, 22], ["가나", "▁다라마", "바바"], [(0, 1), (2, 3, 4), (5, 5)])
+ALIGNED = {21: Blend((7, 8), (0.75, 0.25))}
 
 
 @pytest.fixture(scope="module")
@@ -20,72 +20,70 @@ def base() -> torch.Tensor:
     return torch.randn(10, 6, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
 
 
-@pytest.fixture(scope="module")
-def wechsel() -> dict[int, tuple[torch.Tensor, list[int], list[float]]]:
-    row = torch.randn(6, generator=torch.Generator().manual_seed(1))
-    return {21: (row, [7, 8], [0.75, 0.25])}
+def plain(base: torch.Tensor) -> torch.Tensor:
+    return calibrated(blended(base, subword_mean(NEW.parts)), parts_norms(base, NEW.parts))
 
 
 def same_direction(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(torch.nn.functional.cosine_similarity(a, b, dim=-1), torch.ones(a.shape[:-1]))
 
 
-def test_a_subword_mean_is_the_mean_of_its_parts(base: torch.Tensor) -> None:
-    rows = subword_mean(base, PARTS)
-    assert rows.dtype == torch.float32
-    torch.testing.assert_close(rows[0], (base[0].float() + base[1].float()) / 2)
-    torch.testing.assert_close(rows[2], base[5].float())
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("route", ["input", "output"])
+def test_every_method_gives_finite_rows_of_the_norm_that_is_asked_for(base: torch.Tensor, method, route) -> None:
+    rows, origins = build_rows(base, NEW, method=method, route=route, aligned=ALIGNED, share=0.3, norm=0.75)
+    assert (rows.shape, rows.dtype) == ((3, 6), torch.float32)
+    torch.testing.assert_close(rows.norm(dim=1), 0.75 * parts_norms(base, NEW.parts))
+    assert [(o.id, o.route) for o in origins] == [(i, route) for i in NEW.ids]
 
 
-def test_calibration_gives_the_mean_norm_of_the_parts_and_keeps_the_direction(base: torch.Tensor) -> None:
-    rows = subword_mean(base, PARTS)
-    calibrated = calibrate_norms(rows, base, PARTS)
-    goal = torch.stack([base[list(p)].float().norm(dim=1).mean() for p in PARTS])
-    torch.testing.assert_close(calibrated.norm(dim=1), goal)
-    same_direction(calibrated, rows)
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("random", "mean")])
+def test_parents_and_weights_of_an_origin_make_the_row(base: torch.Tensor, method) -> None:
+    rows, origins = build_rows(base, NEW, method=method, aligned=ALIGNED, share=0.3)
+    made = torch.stack([torch.tensor(o.weights) @ base[list(o.parents)].float() for o in origins])
+    torch.testing.assert_close(made, rows, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(rows.norm(dim=1), torch.tensor([o.norm for o in origins]), atol=1e-4, rtol=0)
+
+
+def test_eeve_is_the_mean_going_in_and_the_first_subword_coming_out(base: torch.Tensor) -> None:
+    going_in, coming_out = (build_rows(base, NEW, method="eeve", route=r) for r in ("input", "output"))
+    torch.testing.assert_close(going_in[0], blended(base, subword_mean(NEW.parts)))
+    assert torch.equal(coming_out[0], base[[0, 2, 5]].float())
+    assert [o.method for o in coming_out[1]] == ["first-subword"] * 3
+
+
+def test_wechsel_takes_its_blend_where_there_is_one(base: torch.Tensor) -> None:
+    rows, origins = build_rows(base, NEW, method="wechsel", aligned=ALIGNED, norm=1.0)
+    same_direction(rows[1], 0.75 * base[7].float() + 0.25 * base[8].float())
+    assert torch.equal(rows[[0, 2]], plain(base)[[0, 2]])
+    assert [o.method for o in origins] == ["subword-mean", "wechsel", "subword-mean"]
+
+
+def test_a_hybrid_lies_between_both(base: torch.Tensor) -> None:
+    methods = (("subword-mean", 1.0), ("hybrid", 0.5), ("wechsel", 1.0))
+    found = [build_rows(base, NEW, method=m, aligned=ALIGNED, share=s, norm=1.0)[0][1] for m, s in methods]
+    same_direction(found[1], found[0] + found[2])  # both have one norm, so the middle is their sum's direction
 
 
 def test_a_zero_row_stays_finite() -> None:
     opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
-    rows, _ = build_rows(opposite, [2], ["가나"], [(0, 1)], {2: (torch.zeros(2), [0], [1.0])}, share=0.5)
+    new = NewPieces([2], ["가나"], [(0, 1)])
+    rows, _ = build_rows(opposite, new, method="hybrid", aligned={2: Blend((0, 1), (0.5, 0.5))}, share=0.5, norm=1.0)
     assert torch.isfinite(rows).all()
 
 
-def test_share_0_is_the_calibrated_mean(base: torch.Tensor, wechsel) -> None:
-    rows, origins = build_rows(base, IDS, PIECES, PARTS, wechsel, share=0.0)
-    torch.testing.assert_close(rows, calibrate_norms(subword_mean(base, PARTS), base, PARTS))
-    assert [o.method for o in origins] == ["subword-mean"] * 3
-    assert [o.neighbours for o in origins] == [()] * 3
-
-
-def test_share_1_is_the_wechsel_row_where_there_is_one(base: torch.Tensor, wechsel) -> None:
-    rows, origins = build_rows(base, IDS, PIECES, PARTS, wechsel, share=1.0)
-    plain, _ = build_rows(base, IDS, PIECES, PARTS, {}, share=1.0)
-    same_direction(rows[1], wechsel[21][0])
-    torch.testing.assert_close(rows[1].norm(), plain[1].norm())
-    assert torch.equal(rows[[0, 2]], plain[[0, 2]])
-    assert [o.method for o in origins] == ["subword-mean", "wechsel", "subword-mean"]
-
-
-def test_a_share_between_lies_between_both(base: torch.Tensor, wechsel) -> None:
-    mean, half, other = (build_rows(base, IDS, PIECES, PARTS, wechsel, share=s)[0][1] for s in (0.0, 0.5, 1.0))
-    same_direction(half, mean + other)  # both have one norm, so the middle is their sum's direction
-    torch.testing.assert_close(half.norm(), mean.norm())
-
-
-def test_origins_say_where_each_row_came_from(base: torch.Tensor, wechsel, tmp_path: Path) -> None:
-    rows, origins = build_rows(base, IDS, PIECES, PARTS, wechsel, share=0.5)
-    counts = write_origins(origins, tmp_path / "rows.jsonl")
-    assert counts == {"subword-mean": 2, "subword-mean + wechsel": 1}
+def test_origins_are_written_a_line_a_row(base: torch.Tensor, tmp_path: Path) -> None:
+    _, origins = build_rows(base, NEW, method="hybrid", aligned=ALIGNED, share=0.5)
+    assert write_origins(origins, tmp_path / "rows.jsonl") == {"subword-mean": 2, "subword-mean + wechsel": 1}
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
-    assert [(x["id"], x["piece"]) for x in lines] == list(zip(IDS, PIECES, strict=True))
-    assert (lines[1]["neighbours"], lines[1]["weights"]) == ([7, 8], [0.75, 0.25])
-    assert lines[0]["norm"] == pytest.approx(float(rows[0].norm()), abs=1e-4)
+    assert [(x["id"], x["piece"]) for x in lines] == list(zip(NEW.ids, NEW.pieces, strict=True))
+    assert lines[1]["parents"] == [2, 3, 4, 7, 8]
 
 
 def test_norms_of_a_real_expansion_are_those_of_the_base(world) -> None:
     matrix = world.graft().rows.live["input"].detach()
-    rows, _ = build_rows(matrix, world.expansion.ids, world.expansion.pieces, world.expansion.parts, {}, share=0.0)
+    new = NewPieces(world.expansion.ids, world.expansion.pieces, world.expansion.parts)
+    rows, _ = build_rows(matrix, new, norm=1.0)
     assert rows.shape == (200, matrix.shape[1])
     base = matrix if world.size is None else matrix[: min(world.expansion.ids)]
     assert float(rows.norm(dim=1).mean()) == pytest.approx(float(base.norm(dim=1).mean()), rel=0.05)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
+from vocabgraft.embedding.blend import Blend, blended
 from vocabgraft.embedding.vectors import TokenVectors, train_vectors
-from vocabgraft.embedding.wechsel import align, wechsel_rows
+from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
 
 
 def random_vectors(count: int, size: int, seed: int = 0) -> TokenVectors:
@@ -61,22 +63,71 @@ def test_vectors_of_unequal_width_are_aligned_in_the_narrower() -> None:
     source, target = random_vectors(40, 8), random_vectors(40, 6, seed=1)
     found = align(PAIRS, source, target, encode, encode)
     assert found.rotation.shape == (6, 6)
-    rows = wechsel_rows(torch.randn(40, 16), [3], source, target, found, neighbours=4, temperature=0.1)
-    assert rows[3][0].shape == (16,)
+    blends = wechsel_blends([3], source, target, found, neighbours=4, temperature=0.1)
+    assert len(blends[3].parents) == 4
+    assert len(omp_blends([3], source, target, found, atoms=2)[3].parents) == 2
 
 
-def test_a_row_is_the_weighted_mean_of_the_rows_of_its_neighbours() -> None:
+def test_a_blend_is_of_the_nearest_meanings() -> None:
     source = random_vectors(40, 8)
     target = turned(source)
     found = align(PAIRS, source, target, encode, encode)
-    base = torch.randn(40, 16, generator=torch.Generator().manual_seed(2))
-    rows = wechsel_rows(base, [5, 99], source, target, found, neighbours=3, temperature=0.1)
-    assert set(rows) == {5}, "a token without a vector gets no row"
-    row, parents, weights = rows[5]
-    assert parents[0] == 5, "its own meaning is the nearest"
-    assert weights == sorted(weights, reverse=True)
-    assert sum(weights) == pytest.approx(1.0)
-    torch.testing.assert_close(row, (base[parents] * torch.tensor(weights)[:, None]).sum(0))
+    blends = wechsel_blends([5, 99], source, target, found, neighbours=3, temperature=0.1)
+    assert set(blends) == {5}, "a token without a vector gets no blend"
+    assert blends[5].parents[0] == 5, "its own meaning is the nearest"
+    assert list(blends[5].weights) == sorted(blends[5].weights, reverse=True)
+    assert sum(blends[5].weights) == pytest.approx(1.0)
+
+
+def test_blends_are_those_of_a_straightforward_reference() -> None:
+    """WECHSEL as its paper says it, in numpy and loops."""
+    source, target = random_vectors(30, 6), random_vectors(30, 6, seed=4)
+    found = align(PAIRS[:30], source, target, encode, encode)
+    a, b = target.vectors.numpy(), source.vectors.numpy()
+    u, _, vh = np.linalg.svd(a.T @ b)
+    base = torch.randn(30, 5, generator=torch.Generator().manual_seed(2))
+    blends = wechsel_blends(range(30), source, target, found, neighbours=4, temperature=0.3)
+    rows = blended(base, [blends[i] for i in range(30)])
+    for i in range(30):
+        turned_ = a[i] @ (u @ vh)
+        cosines = [float(turned_ @ v / np.linalg.norm(turned_) / np.linalg.norm(v)) for v in b]
+        best = sorted(range(30), key=lambda j: -cosines[j])[:4]
+        weights = np.exp([cosines[j] / 0.3 for j in best])
+        expected = sum(w * base[j].numpy() for w, j in zip(weights / weights.sum(), best, strict=True))
+        np.testing.assert_allclose(rows[i].numpy(), expected, atol=1e-5)
+
+
+def test_matching_pursuit_finds_the_few_that_make_the_sum() -> None:
+    source = random_vectors(60, 32)
+    mixed = 0.8 * source.vectors[7] - 0.5 * source.vectors[19] + 0.4 * source.vectors[33]
+    vectors = torch.cat([source.vectors, torch.nn.functional.normalize(mixed, dim=0)[None]])
+    target = TokenVectors((*source.ids, 60), vectors)
+    found = align([(str(i), str(i)) for i in range(60)], source, target, encode, encode)
+    blend = omp_blends([60, 7], source, target, found, atoms=3)
+    assert set(blend[60].parents) == {7, 19, 33}
+    by_parent = dict(zip(blend[60].parents, blend[60].weights, strict=True))
+    scale = float(mixed.norm())
+    assert by_parent[7] * scale == pytest.approx(0.8, abs=1e-3)
+    assert by_parent[19] * scale == pytest.approx(-0.5, abs=1e-3)
+    assert blend[7].parents[0] == 7
+    assert blend[7].weights[0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_equal_source_vectors_and_zero_vectors_are_no_trouble() -> None:
+    source = random_vectors(40, 8)
+    vectors = source.vectors.clone()
+    vectors[11] = vectors[12]
+    target = turned(source)
+    zero = TokenVectors(target.ids, target.vectors.clone())
+    zero.vectors[5] = 0.0
+    found = align(PAIRS, source, target, encode, encode)
+    same = TokenVectors(source.ids, vectors)
+    for blends in (
+        wechsel_blends([5, 12], same, zero, found, neighbours=3, temperature=0.1),
+        omp_blends([5, 12], same, zero, found, atoms=4),
+    ):
+        assert all(np.isfinite(b.weights).all() for b in blends.values())
+        assert isinstance(blends[12], Blend)
 
 
 def test_a_cold_softmax_copies_the_nearest_row() -> None:
@@ -84,8 +135,8 @@ def test_a_cold_softmax_copies_the_nearest_row() -> None:
     target = turned(source)
     found = align(PAIRS, source, target, encode, encode)
     base = torch.randn(40, 16)
-    row, _, _ = wechsel_rows(base, [5], source, target, found, neighbours=10, temperature=1e-3)[5]
-    torch.testing.assert_close(row, base[5], atol=1e-5, rtol=0)
+    blend = wechsel_blends([5], source, target, found, neighbours=10, temperature=1e-3)[5]
+    torch.testing.assert_close(blended(base, [blend])[0], base[5], atol=1e-5, rtol=0)
 
 
 def company() -> list[list[int]]:

@@ -4,69 +4,137 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from vocabgraft.embedding.subword import calibrate_norms, subword_mean
+from vocabgraft.embedding.blend import (
+    Blend,
+    blended,
+    calibrated,
+    first_subword,
+    length_weighted,
+    mean_of_all,
+    parts_norms,
+    random_rows,
+    subword_mean,
+)
 
-WechselRow = tuple[Tensor, list[int], list[float]]
+Method = Literal[
+    "random", "mean", "subword-mean", "length-weighted", "first-subword", "eeve", "wechsel", "omp", "hybrid"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+ALIGNED = ("wechsel", "omp", "hybrid")
+"""Methods that want blends of neighbours in another language (`wechsel`); without one a row is a subword mean."""
 
 
 @dataclass(frozen=True)
 class RowOrigin:
-    """Where one new row came from."""
+    """Where one new row came from: row = weighted sum of the parents' rows, scaled to `norm`.
+
+    No parents: the mean of all rows, or noise.
+    """
 
     id: int
     piece: str
+    route: str
     method: str
     parts: tuple[int, ...]
-    neighbours: tuple[int, ...]
+    parents: tuple[int, ...]
     weights: tuple[float, ...]
     norm: float
 
 
+@dataclass(frozen=True)
+class NewPieces:
+    """The pieces that need rows: their ids, how they are written, and the base ids that spell them."""
+
+    ids: Sequence[int]
+    pieces: Sequence[str]
+    parts: Sequence[Sequence[int]]
+
+
 def build_rows(
     base: Tensor,
-    ids: Sequence[int],
-    pieces: Sequence[str],
-    parts: Sequence[Sequence[int]],
-    wechsel: Mapping[int, WechselRow],
+    new: NewPieces,
     *,
-    share: float,
-    norm: float = 1.0,
+    method: Method = "subword-mean",
+    route: str = "input",
+    aligned: Mapping[int, Blend] | None = None,
+    share: float = 1.0,
+    norm: float = 0.0,
+    length: Callable[[int], float] = lambda i: 1.0,
+    seed: int = 0,
 ) -> tuple[Tensor, list[RowOrigin]]:
-    """Mix subword means with WECHSEL rows in the given share where there is one; norms calibrated.
+    """Rows (N, D) float32 of the new pieces for one route, from the base's matrix (V, D) of that route.
 
-    base: (V, D). Returns (N, D) float32 rows in the order of `ids`, and their origins. share 0 is the plain
-    subword mean, 1 the plain WECHSEL row (with the subword mean where no vector supports it). norm: goal as a
-    share of the parts' mean norm.
+    eeve: subword mean on the input route, first subword on the output route. wechsel, omp: the blend that `aligned`
+    has for the id. hybrid: that blend mixed into the subword mean with weight `share`, both at one norm. norm: goal as
+    a share of the mean norm of the parts' rows; 0 leaves rows as the method gives them. length: letters that a base id
+    spells (length-weighted).
     """
-    rows = calibrate_norms(subword_mean(base, parts), base, parts)
-    methods = []
-    for n, i in enumerate(ids):
-        if share > 0 and i in wechsel:
-            other = wechsel[i][0]
-            rows[n] = (1 - share) * rows[n] + share * other * (rows[n].norm() / other.norm().clamp_min(1e-8))
-            methods.append("wechsel" if share == 1 else "subword-mean + wechsel")
-        else:
-            methods.append("subword-mean")
-    rows = calibrate_norms(rows, base, parts, norm)
-    origins = [
+    if method in ("random", "mean"):
+        count = len(new.ids)
+        rows = mean_of_all(base, count) if method == "mean" else random_rows(base, count, seed=seed)
+        blends, names = [Blend((), ())] * count, [str(method)] * count
+    else:
+        blends, names = _blends(new, method, route, aligned or {}, share, base, length)
+        rows = blended(base, blends)
+    if norm:
+        rows = calibrated(rows, parts_norms(base, new.parts), norm)
+    return rows, _origins(new, route, names, blends, rows)
+
+
+def _blends(
+    new: NewPieces,
+    method: Method,
+    route: str,
+    aligned: Mapping[int, Blend],
+    share: float,
+    base: Tensor,
+    length: Callable[[int], float],
+) -> tuple[list[Blend], list[str]]:
+    if method == "length-weighted":
+        return length_weighted(new.parts, length), [str(method)] * len(new.parts)
+    if method == "first-subword" or (method == "eeve" and route == "output"):
+        return first_subword(new.parts), ["first-subword"] * len(new.parts)
+    blends = subword_mean(new.parts)
+    names = ["subword-mean"] * len(blends)
+    if method not in ALIGNED:
+        return blends, names
+    places = [n for n, i in enumerate(new.ids) if i in aligned]
+    others = [aligned[new.ids[n]] for n in places]
+    if method != "hybrid":
+        for n, other in zip(places, others, strict=True):
+            blends[n], names[n] = other, method
+        return blends, names
+    # Means of many rows are shorter than means of few: weights are of rows at one norm.
+    sizes = blended(base, [blends[n] for n in places]).norm(dim=1) / blended(base, others).norm(dim=1).clamp_min(1e-8)
+    for n, other, size in zip(places, others, sizes.tolist(), strict=True):
+        plain = blends[n]
+        weights = [w * (1 - share) for w in plain.weights] + [w * share * size for w in other.weights]
+        blends[n], names[n] = Blend(plain.parents + other.parents, tuple(weights)), "subword-mean + wechsel"
+    return blends, names
+
+
+def _origins(new: NewPieces, route: str, names: list[str], blends: Sequence[Blend], rows: Tensor) -> list[RowOrigin]:
+    norms = rows.norm(dim=1).tolist()
+    return [
         RowOrigin(
             i,
-            pieces[n],
-            methods[n],
-            tuple(parts[n]),
-            tuple(wechsel[i][1]) if methods[n] != "subword-mean" else (),
-            tuple(round(w, 4) for w in wechsel[i][2]) if methods[n] != "subword-mean" else (),
-            round(float(rows[n].norm()), 4),
+            new.pieces[n],
+            route,
+            names[n],
+            tuple(new.parts[n]),
+            blends[n].parents,
+            tuple(round(w, 4) for w in blends[n].weights),
+            round(norms[n], 4),
         )
-        for n, i in enumerate(ids)
+        for n, i in enumerate(new.ids)
     ]
-    return rows, origins
 
 
 def write_origins(origins: Iterable[RowOrigin], path: Path) -> Counter[str]:

@@ -1,8 +1,8 @@
 """WECHSEL, written anew: a new row is a weighted mean of base rows whose words mean the same.
 
 Minixhofer et al., NAACL 2022 (arXiv 2112.06598): static vectors of both languages are aligned by orthogonal
-Procrustes on a bilingual dictionary; each target piece takes the rows of its nearest source tokens, weighted by
-a softmax over cosine similarity. Pieces without a vector get no row here; the caller decides and records it.
+Procrustes on a bilingual dictionary; each target piece is a blend of its nearest source tokens, weighted by a softmax
+over cosine similarity. Pieces without a vector get no blend here; the caller decides and records it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vocabgraft.embedding.blend import Blend
 from vocabgraft.embedding.vectors import TokenVectors
+
+_TOGETHER = 512  # vectors that are matched at a time
+_RIDGE = 1e-6  # two source tokens may have the same vector
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,7 @@ def _word_vector(ids: Sequence[int], vectors: TokenVectors, place: dict[int, int
     return torch.nn.functional.normalize(vectors.vectors[known].mean(0), dim=0)
 
 
-def wechsel_rows(
-    base: Tensor,
+def wechsel_blends(
     ids: Sequence[int],
     source: TokenVectors,
     target: TokenVectors,
@@ -71,19 +74,55 @@ def wechsel_rows(
     *,
     neighbours: int,
     temperature: float,
-) -> dict[int, tuple[Tensor, list[int], list[float]]]:
-    """For each new id with a vector: its row (D,), the source ids it came from and their weights."""
-    place = target.place
-    width = len(alignment.rotation)
-    sources = torch.nn.functional.normalize(source.vectors[:, :width], dim=1)
+) -> dict[int, Blend]:
+    """For each new id with a vector: its nearest source tokens, weighted by a softmax of their cosines."""
+    new, vectors, sources = _in_one_space(ids, source, target, alignment)
     found = {}
-    for i in ids:
-        if i not in place:
-            continue
-        vector = torch.nn.functional.normalize(target.vectors[place[i], :width] @ alignment.rotation, dim=0)
+    for i, vector in zip(new, vectors, strict=True):
         best = (sources @ vector).topk(min(neighbours, len(sources)))
         weights = torch.softmax(best.values / temperature, 0)
-        parents = [source.ids[j] for j in best.indices.tolist()]
-        row = (base[parents].float() * weights[:, None]).sum(0)
-        found[i] = (row, parents, weights.tolist())
+        found[i] = Blend(tuple(source.ids[j] for j in best.indices.tolist()), tuple(weights.tolist()))
     return found
+
+
+def omp_blends(
+    ids: Sequence[int], source: TokenVectors, target: TokenVectors, alignment: Alignment, *, atoms: int
+) -> dict[int, Blend]:
+    """For each new id with a vector: the few source tokens whose vectors sum up to it best, weights of either sign.
+
+    Orthogonal matching pursuit (Pati et al., 1993), as mergekit-tokensurgeon uses it for new rows (Goddard and
+    Fernandes Neto, arXiv 2506.06607); the space here is that of the aligned static vectors.
+    """
+    new, vectors, sources = _in_one_space(ids, source, target, alignment)
+    found = {}
+    for start in range(0, len(new), _TOGETHER):
+        chosen, weights = _matching_pursuit(vectors[start : start + _TOGETHER], sources, min(atoms, len(sources)))
+        for i, places, row in zip(new[start:], chosen.tolist(), weights.tolist(), strict=False):
+            found[i] = Blend(tuple(source.ids[j] for j in places), tuple(row))
+    return found
+
+
+def _in_one_space(
+    ids: Sequence[int], source: TokenVectors, target: TokenVectors, alignment: Alignment
+) -> tuple[list[int], Tensor, Tensor]:
+    """Those of `ids` that have vectors; these in the source's space (N, K), and the source's (M, K); of length 1."""
+    place, width = target.place, len(alignment.rotation)
+    new = [i for i in ids if i in place]
+    turned = target.vectors[[place[i] for i in new], :width] @ alignment.rotation
+    normalize = torch.nn.functional.normalize
+    return new, normalize(turned, dim=1), normalize(source.vectors[:, :width], dim=1)
+
+
+def _matching_pursuit(vectors: Tensor, sources: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
+    """(N, K) vectors from `atoms` of (M, K) sources each: places (N, atoms), least-squares weights (N, atoms)."""
+    rest = vectors
+    chosen = torch.zeros(len(vectors), 0, dtype=torch.long)
+    weights = torch.zeros(len(vectors), 0)
+    for _ in range(atoms):
+        fit = (rest @ sources.T).abs().scatter_(1, chosen, -1.0)
+        chosen = torch.cat([chosen, fit.argmax(1, keepdim=True)], 1)
+        picked = sources[chosen]  # (N, s, K)
+        gram = picked @ picked.transpose(1, 2) + _RIDGE * torch.eye(chosen.shape[1])
+        weights = torch.linalg.solve(gram, (picked @ vectors[:, :, None])).squeeze(2)
+        rest = vectors - (weights[:, None] @ picked).squeeze(1)
+    return chosen, weights

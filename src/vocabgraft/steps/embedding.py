@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 def initialise_rows(context: Context) -> StepResult:
     """Build the new rows, measure the start against the base, stop when it is out of bounds."""
-    from vocabgraft.embedding.initialise import build_rows, write_origins
+    from vocabgraft.embedding.initialise import NewPieces, build_rows, write_origins
     from vocabgraft.training.graft import open_graft, save_graft, tensor_ids
 
     recipe, say = context.recipe, context.reporter.say
@@ -72,15 +73,24 @@ def initialise_rows(context: Context) -> StepResult:
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, base, bits, "base")
     matrices = {route: graft.rows.live[route].detach().cpu() for route in graft.rows.routes()}
-    wechsel, alignment = _wechsel(context, matrices["input"], expansion, folder)
-    share = {"subword-mean": 0.0, "hybrid": recipe.init.wechsel_share, "wechsel": 1.0}[recipe.init.method]
-    state = {}
+    aligned, alignment = _aligned(context, expansion, folder)
+    new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
+    state, origins = {}, []
     for route, matrix in matrices.items():
         # An untied input matrix takes the full norm: the shorter one is for scoring.
-        norm = 1.0 if route == "input" and not graft.rows.tied else recipe.init.norm
-        state[f"{route}.new"], origins = build_rows(
-            matrix, expansion.ids, expansion.pieces, expansion.parts, wechsel, share=share, norm=norm
+        norm = recipe.init.norm if graft.rows.tied or route == "output" else float(recipe.init.norm > 0)
+        state[f"{route}.new"], found = build_rows(
+            matrix,
+            new,
+            method=recipe.init.method,
+            route=route,
+            aligned=aligned,
+            share=recipe.init.wechsel_share,
+            norm=norm,
+            length=_letters(load_tokenizer(base)),
+            seed=seed,
         )
+        origins += found
     methods = write_origins(origins, context.out / "rows.jsonl")
     graft.rows.load(state)
     _measure(context, graft.model, folder, bits, "initialised")
@@ -108,15 +118,22 @@ def probe(context: Context, model: Any, tokenizer: Path) -> dict[str, float]:
     return found
 
 
-def _wechsel(context: Context, matrix: Any, expansion: Expansion, folder: Path) -> tuple[dict[int, Any], Any]:
-    """WECHSEL rows by id, and how good the alignment is; none when the method does not ask or cannot."""
+def _letters(tokenizer: Any) -> Callable[[int], float]:
+    """Letters that a base id spells: a byte of a letter counts as a part of it."""
+    return lambda i: len(tokenizer.decode([i]).strip().strip("\ufffd")) or 1 / 3
+
+
+def _aligned(context: Context, expansion: Expansion, folder: Path) -> tuple[dict[int, Any], Any]:
+    """Blends of neighbours in the replay language by id, and how good the alignment is; none when the method does not
+    ask or cannot."""
     from vocabgraft.corpus.dictionary import read_pairs
     from vocabgraft.corpus.document import Tally
+    from vocabgraft.embedding.initialise import ALIGNED
     from vocabgraft.embedding.vectors import train_vectors
-    from vocabgraft.embedding.wechsel import align, wechsel_rows
+    from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
 
     init, say = context.recipe.init, context.reporter.say
-    if init.method == "subword-mean":
+    if init.method not in ALIGNED:
         return {}, None
     base, new = load_tokenizer(context.base_folder()), load_tokenizer(folder)
     say("training static vectors of both languages")
@@ -138,16 +155,12 @@ def _wechsel(context: Context, matrix: Any, expansion: Expansion, folder: Path) 
     if alignment is None:
         say(f"dictionary covers too few words of this corpus ({len(pairs)} pairs): all rows by subword mean")
         return {}, {"pairs": 0, "note": "fewer covered pairs than dimensions; every row is a subword mean"}
-    rows = wechsel_rows(
-        matrix,
-        expansion.ids,
-        vectors["replay"],
-        vectors["target"],
-        alignment,
-        neighbours=init.neighbours,
-        temperature=init.temperature,
-    )
-    return rows, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(rows)}
+    both, ids = (vectors["replay"], vectors["target"], alignment), expansion.ids
+    if init.method == "omp":
+        found = omp_blends(ids, *both, atoms=init.neighbours)
+    else:
+        found = wechsel_blends(ids, *both, neighbours=init.neighbours, temperature=init.temperature)
+    return found, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(found)}
 
 
 def _gate(bits: dict[str, float], most: float) -> None:
