@@ -229,6 +229,18 @@ def test_a_finished_run_can_be_shown_asked_and_reported(tied: Path, vocabgraft: 
         json.loads(said.stdout)
 
 
+def test_every_start_can_be_tried_on_a_run(untied: tuple[Path, dict[str, set[str]]], vocabgraft: Command) -> None:
+    said = vocabgraft("bakeoff", untied[0], "--seeds", "2", "--steps", "2", "--json")
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout)
+    assert json.loads((untied[0] / "bakeoff.json").read_text("utf-8")) == found
+    after = [row["bpb_probe"]["mean"] for row in found["rows"]]
+    assert after == sorted(after)
+    assert {"random@0.75", "omp@0.75", "hybrid@0.75", "subword-mean@0"} <= {row["name"] for row in found["rows"]}
+    assert all(row["english_kl"]["mean"] > 0 for row in found["rows"])
+    assert_whole(untied[0])
+
+
 def test_every_step_reads_only_what_it_and_its_needs_declare(untied: tuple[Path, dict[str, set[str]]]) -> None:
     declared: dict[str, set[str]] = {}
     for step in STEPS:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from vocabgraft.cli_answer import Json, answer, emit, show_text
-from vocabgraft.cli_examine import audit, doctor, measure
+from vocabgraft.cli_examine import audit, bakeoff, doctor, measure
 from vocabgraft.errors import RunError, VocabgraftError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def run(
 ) -> None:
     """Do the 22 steps: skip what is done, continue what was interrupted, refuse what is stale."""
     from vocabgraft.console import ConsoleReporter
-    from vocabgraft.machine import detect, keep_freed_memory
+    from vocabgraft.machine import detect, keep_freed_memory, use_threads
     from vocabgraft.pipeline import execute
     from vocabgraft.recipe import load_recipe, recipe_path
     from vocabgraft.run import Run
@@ -147,7 +147,7 @@ def run(
     reporter = ConsoleReporter()
     opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8"))
     machine = detect(place, micro_batch=micro_batch)
-    _use_threads(machine.threads)
+    use_threads(machine.threads)
     keep_freed_memory()
     done = execute(opened, machine, from_step=from_step, until=until, reporter=reporter)
     if as_json:
@@ -269,7 +269,7 @@ def serve(
         signal.pause()
 
 
-for _command in (measure, audit, doctor):
+for _command in (measure, bakeoff, audit, doctor):
     app.command()(_command)
 
 
@@ -300,8 +300,3 @@ def _gguf(run: Path) -> Path:
     from vocabgraft.steps.deployment import quantised_file
 
     return quantised_file(opened.path("61-quantize"))
-
-
-def _use_threads(threads: int) -> None:
-    """Fix the thread count before torch loads: sums, and so the last bits of a result, depend on it."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -48,6 +48,31 @@ def _tokenizer_folder(base: str, say: Callable[[str], None]) -> Path:
     return base_folder_of(load_recipe(base).base, say)
 
 
+def bakeoff(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with 13-expand-tokenizer done.")],
+    start: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD[@NORM]", help="A start to try; default: all. May be repeated.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each start.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the probe.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Which start for the new rows is best here? Try them on a run's model and text; recommends an `[init]`."""
+    from vocabgraft.console import ConsoleReporter
+    from vocabgraft.machine import detect, keep_freed_memory, use_threads
+    from vocabgraft.run import Run
+
+    opened, machine = Run.open(run), detect(run)
+    use_threads(machine.threads)
+    keep_freed_memory()
+    from vocabgraft.steps.bakeoff import bake_off_run
+
+    found = bake_off_run(
+        opened, machine, start or (), seeds=seeds, steps=steps, reporter=ConsoleReporter(quiet=as_json)
+    )
+    answer(as_json, found.as_json(), found.text())
+
+
 def audit(
     model: Annotated[Path, typer.Argument(help="A model or tokenizer folder, or the base when two are given.")],
     expanded: Annotated[Path | None, typer.Argument(help="The expanded folder.")] = None,

@@ -79,6 +79,11 @@ def missing_extra(module: str) -> MachineError:
     return MachineError(f"package {module!r} is not installed; install it with: pip install 'vocabgraft[{extra}]'")
 
 
+def use_threads(threads: int) -> None:
+    """Fix the thread count before torch loads: sums, and so the last bits of a result, depend on it."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed blocks for the next use instead of handing them back to the system.
 

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocabgraft.evaluation.statistics import binomial_two_sided, mcnemar, paired_change, verdict, wilson
+from vocabgraft.evaluation.statistics import (
+    Mean,
+    binomial_two_sided,
+    mcnemar,
+    mean_of_runs,
+    paired_change,
+    verdict,
+    wilson,
+)
 
 
 def exact(right: int, n: int, p: Fraction) -> Fraction:
@@ -164,3 +172,21 @@ def test_windows_that_do_not_pair_up_are_refused() -> None:
         paired_change([1.0, 2.0], [1.0], [1, 1])
     with pytest.raises(ValueError, match="do not pair up"):
         paired_change([1.0], [1.0], [1, 1])
+
+
+def test_the_mean_of_a_few_runs_has_students_interval() -> None:
+    found = mean_of_runs([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.high - 2.0 == pytest.approx(4.303 / math.sqrt(3))
+    assert found.high - 2.0 == pytest.approx(2.0 - found.low)
+
+
+def test_the_interval_of_a_few_runs_holds_the_truth_nineteen_times_in_twenty() -> None:
+    draw = np.random.default_rng(0)
+    for n in (2, 5, 10):
+        found = [mean_of_runs(draw.normal(3.0, 2.0, n).tolist()) for _ in range(2000)]
+        assert np.mean([m.low <= 3.0 <= m.high for m in found]) == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_single_run_has_no_interval() -> None:
+    assert mean_of_runs([1.5]) == Mean(1.5, None, None)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.durable import write_json
 from vocabgraft.errors import ModelError, ProofError
+from vocabgraft.recipe import Init
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows, texts
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
-from vocabgraft.tokenizer.expand import Expansion
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 from vocabgraft.training.graft import config_of
 
@@ -60,43 +60,66 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 def initialise_rows(context: Context) -> StepResult:
     """Build the new rows, measure the start against the base, stop when it is out of bounds."""
-    from vocabgraft.embedding.initialise import NewPieces, build_rows, write_origins
-    from vocabgraft.training.graft import open_graft, save_graft, tensor_ids
+    from vocabgraft.embedding.initialise import write_origins
+    from vocabgraft.training.graft import save_graft
 
-    recipe, say = context.recipe, context.reporter.say
-    base = context.base_folder()
-    expansion, folder = load_expansion(context)
-    say("loading the base model")
-    ids = tensor_ids(expansion.ids)
-    device, seed = context.device(), recipe.training.seed
-    graft = open_graft(base, ids, None, spec=None, seed=seed, device=device, size=expansion.rows)
+    recipe = context.recipe
+    graft = open_untouched(context)
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
-    _measure(context, graft.model, base, bits, "base")
-    matrices = {route: graft.rows.live[route].detach().cpu() for route in graft.rows.routes()}
-    aligned, alignment = _aligned(context, expansion, folder)
-    new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
-    state, origins = {}, []
-    for route, matrix in matrices.items():
-        # An untied input matrix takes the full norm: the shorter one is for scoring.
-        norm = recipe.init.norm if graft.rows.tied or route == "output" else float(recipe.init.norm > 0)
-        state[f"{route}.new"], found = build_rows(
-            matrix,
-            new,
-            method=recipe.init.method,
-            route=route,
-            aligned=aligned,
-            share=recipe.init.wechsel_share,
-            norm=norm,
-            length=_letters(load_tokenizer(base)),
-            seed=seed,
-        )
-        origins += found
+    _measure(context, graft.model, context.base_folder(), bits, "base")
+    aligned, alignment = aligned_blends(context, recipe.init, recipe.training.seed)
+    state, origins = new_rows(context, graft, recipe.init, aligned, recipe.training.seed)
     methods = write_origins(origins, context.out / "rows.jsonl")
     graft.rows.load(state)
-    _measure(context, graft.model, folder, bits, "initialised")
+    _measure(context, graft.model, load_expansion(context)[1], bits, "initialised")
     save_graft(graft, context.out, None, ["input.new", "output.new"])
     _gate(bits["target"], recipe.init.max_rise)
     return StepResult({"methods": dict(sorted(methods.items())), "alignment": alignment, "bits_per_byte": bits})
+
+
+def open_untouched(context: Context) -> Any:
+    """The base as a graft that has learnt nothing, its matrices at the size that the pieces need."""
+    from vocabgraft.training.graft import open_graft, tensor_ids
+
+    expansion, _ = load_expansion(context)
+    context.reporter.say("loading the base model")
+    return open_graft(
+        context.base_folder(),
+        tensor_ids(expansion.ids),
+        None,
+        spec=None,
+        seed=context.recipe.training.seed,
+        device=context.device(),
+        size=expansion.rows,
+    )
+
+
+def new_rows(
+    context: Context, graft: Any, init: Init, aligned: dict[int, Any], seed: int
+) -> tuple[dict[str, Any], list[Any]]:
+    """Rows of the new pieces by master ('input.new', …) as `init` says, and the origin of each; changes nothing."""
+    from vocabgraft.embedding.initialise import NewPieces, build_rows
+
+    expansion, _ = load_expansion(context)
+    new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
+    length = _letters(load_tokenizer(context.base_folder()))
+    state, origins = {}, []
+    for route in graft.rows.routes():
+        # An untied input matrix takes the full norm: the shorter one is for scoring.
+        norm = init.norm if graft.rows.tied or route == "output" else float(init.norm > 0)
+        state[f"{route}.new"], found = build_rows(
+            graft.rows.live[route].detach(),
+            new,
+            method=init.method,
+            route=route,
+            aligned=aligned,
+            share=init.wechsel_share,
+            norm=norm,
+            length=length,
+            seed=seed,
+        )
+        origins += found
+    return state, origins
 
 
 def _measure(context: Context, model: Any, tokenizer: Path, bits: dict[str, dict[str, float]], when: str) -> None:
@@ -104,13 +127,15 @@ def _measure(context: Context, model: Any, tokenizer: Path, bits: dict[str, dict
         bits[side][when] = found
 
 
-def probe(context: Context, model: Any, tokenizer: Path) -> dict[str, float]:
+def probe(
+    context: Context, model: Any, tokenizer: Path, sides: Collection[str] = ("target", "replay")
+) -> dict[str, float]:
     """Bits per byte of a live model on the held-out probe of both sides."""
     from vocabgraft.evaluation.bits import bits_per_byte
 
     found = {}
     bos, _ = bos_of(tokenizer)
-    for side in ("target", "replay"):
+    for side in sides:
         chosen = probe_windows(context, side, context.recipe.evaluate.probe_bytes)
         with context.reporter.bar(f"bits per byte, {side}", len(chosen)) as advance:
             measured = bits_per_byte(model, load_tokenizer(tokenizer), chosen, bos=bos, on_window=advance)
@@ -123,7 +148,7 @@ def _letters(tokenizer: Any) -> Callable[[int], float]:
     return lambda i: len(tokenizer.decode([i]).strip().strip("\ufffd")) or 1 / 3
 
 
-def _aligned(context: Context, expansion: Expansion, folder: Path) -> tuple[dict[int, Any], Any]:
+def aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, Any], Any]:
     """Blends of neighbours in the replay language by id, and how good the alignment is; none when the method does not
     ask or cannot."""
     from vocabgraft.corpus.dictionary import read_pairs
@@ -132,15 +157,15 @@ def _aligned(context: Context, expansion: Expansion, folder: Path) -> tuple[dict
     from vocabgraft.embedding.vectors import train_vectors
     from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
 
-    init, say = context.recipe.init, context.reporter.say
     if init.method not in ALIGNED:
         return {}, None
+    say = context.reporter.say
+    expansion, folder = load_expansion(context)
     base, new = load_tokenizer(context.base_folder()), load_tokenizer(folder)
     say("training static vectors of both languages")
     vectors = {}
     for side, tokenizer in (("replay", base), ("target", new)):
         documents = encode(tokenizer, list(islice(texts(context, side, "train"), _VECTOR_TEXTS)))
-        seed = context.recipe.training.seed
         vectors[side] = train_vectors(documents, size=init.vector_size, min_count=init.min_count, seed=seed)
     pairs = [
         (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())

@@ -1,0 +1,56 @@
+"""How much probability new rows take from the old ones on text that holds no new piece: the KL from the base.
+
+Where a text keeps its ids and the body stands still, hidden states and old logits are those of the base; only the sum
+that logits are divided by grows. So KL(base || grown) at a token is log(Z_old + Z_new) - log(Z_old), in nats, and one
+forward pass of the text serves any number of starts. Rows that were all the mean of n old rows would give at least
+log(1 + k / n) for k of them (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from vocabgraft.models.load import decoder_of
+
+_CHUNK = 128  # tokens whose logits are held
+
+
+class OldText:
+    """Text in old ids as the base sees it: hidden states (M, D) and log of what the old rows sum to (M,)."""
+
+    @torch.no_grad()
+    def __init__(self, model: Any, tokenizer: Tokenizer, texts: Sequence[str], new: Tensor, *, bos: int) -> None:
+        """new: (N,) ids that are not counted as old, whatever stands in their rows."""
+        matrix = model.get_output_embeddings().weight
+        self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        hidden, sums = [], []
+        for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
+            ids = torch.tensor([[bos, *encoding.ids]], device=matrix.device)
+            embedded = model.get_input_embeddings()(ids)
+            found = decoder_of(model)(inputs_embeds=embedded, attention_mask=None, use_cache=False).last_hidden_state
+            hidden.append(found[0].to(matrix.dtype))
+        self.hidden = torch.cat(hidden)
+        for part in self.hidden.split(_CHUNK):
+            logits = self._logits(part, matrix)
+            logits[:, new] = -torch.inf
+            sums.append(logits.logsumexp(1))
+        self.log_sum = torch.cat(sums)
+
+    def _logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
+        logits = (hidden @ rows.T).float()
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    @torch.no_grad()
+    def taken_by(self, rows: Tensor) -> float:
+        """Mean KL in nats a token when the new rows are `rows` (N, D)."""
+        total = 0.0
+        live = rows.to(self.hidden)
+        for part, old in zip(self.hidden.split(_CHUNK), self.log_sum.split(_CHUNK), strict=True):
+            new = self._logits(part, live).logsumexp(1)
+            total += float(torch.nn.functional.softplus(new - old).double().sum())
+        return total / len(self.log_sum)

@@ -1,0 +1,228 @@
+"""Try ways to start the new rows on one model and corpus: `vocabgraft bakeoff RUN`.
+
+Bits per byte right after the start do not tell which start is best; after a short training they do
+(arXiv 2608.03494). So each start is measured, trained for a few dozen steps with the
+body frozen, and measured again, over several seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from vocabgraft.durable import write_json
+from vocabgraft.embedding.initialise import METHODS
+from vocabgraft.errors import RecipeError, RunError
+from vocabgraft.evaluation.statistics import Mean, mean_of_runs
+from vocabgraft.machine import Machine
+from vocabgraft.recipe import Init
+from vocabgraft.run import Run
+from vocabgraft.steps.context import Context, Reporter
+from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.embedding import aligned_blends, new_rows, open_untouched, probe
+from vocabgraft.steps.stages import corpus_mixture, rows_per_step
+from vocabgraft.steps.tokenizer import bos_of, load_expansion
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+_GROUPS = ("input.new", "output.new")
+
+
+@dataclass(frozen=True)
+class Start:
+    """One way to start: a method of `[init]` and a norm."""
+
+    method: str
+    norm: float
+
+    @property
+    def name(self) -> str:
+        """As it is written on the command line: 'hybrid@0.75'."""
+        return f"{self.method}@{self.norm:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one start gave: over seeds, bits per byte of target text at once and after the probe, English KL in nats."""
+
+    name: str
+    bpb_step0: Mean
+    bpb_probe: Mean
+    english_kl: Mean
+    seconds: Mean
+
+
+@dataclass(frozen=True)
+class Bakeoff:
+    """The table, best first, and what it is to be held against."""
+
+    rows: tuple[Row, ...]
+    base_bpb: float
+    default: str
+    kl_bound: float
+    steps: int
+    tokens: int
+    seeds: int
+
+    @property
+    def best(self) -> Row:
+        """Least bits per byte after the probe."""
+        return self.rows[0]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self) | {"best": self.best.name, "recommended": self.recommended()}
+
+    def recommended(self) -> str:
+        """The `[init]` section of the best start."""
+        method, _, norm = self.best.name.partition("@")
+        return f'[init]\nmethod = "{method}"\nnorm = {norm}'
+
+    def text(self) -> str:
+        """For people."""
+        head = f"{'start':24} {'bits/byte at once':>20} {'after the probe':>20} {'English KL':>12} {'seconds':>8}"
+        lines = [
+            f"{r.name:24} {_shown(r.bpb_step0):>20} {_shown(r.bpb_probe):>20} {r.english_kl.mean:12.5f} "
+            f"{r.seconds.mean:8.1f}" + ("  (the recipe's)" if r.name == self.default else "")
+            for r in self.rows
+        ]
+        told = (
+            f"base {self.base_bpb:.4f} bits per byte; probe of {self.steps} steps, {self.tokens:,} tokens, "
+            f"{self.seeds} seeds; 95 % intervals over seeds\n"
+            f"English KL in nats a token; rows that are all the mean of the base's give at least {self.kl_bound:.5f}"
+        )
+        return "\n".join([head, *lines, "", told, "", self.recommended()])
+
+
+def _shown(m: Mean) -> str:
+    return f"{m.mean:.4f}" if m.low is None or m.high is None else f"{m.mean:.4f} ± {m.high - m.mean:.4f}"
+
+
+def bake_off(context: Context, starts: Sequence[Start], *, seeds: int, steps: int) -> Bakeoff:
+    """Measure every start on the run's model and texts; 13-expand-tokenizer must be done."""
+    graft = open_untouched(context)
+    recipe, (expansion, _) = context.recipe, load_expansion(context)
+    base_bpb = _target(context, graft, context.base_folder())
+    untouched = {k: v.clone() for k, v in graft.rows.state().items()}
+    english = _english(context, graft)
+    found: dict[str, list[dict[str, float]]] = {s.name: [] for s in starts}
+    for seed in range(recipe.training.seed, recipe.training.seed + seeds):
+        batches = corpus_mixture(context, recipe.stage[2].replay_share, seed, _tokens(context, steps))
+        for start in starts:
+            context.reporter.say(f"{start.name}, seed {seed}")
+            graft.rows.load(untouched)
+            found[start.name].append(_trial(context, graft, _init(recipe.init, start), batches, english, seed, steps))
+    rows = [_row(name, trials) for name, trials in found.items()]
+    old = len(graft.rows.is_new) - len(expansion.ids)
+    return Bakeoff(
+        rows=tuple(sorted(rows, key=lambda r: r.bpb_probe.mean)),
+        base_bpb=base_bpb,
+        default=Start(recipe.init.method, recipe.init.norm).name,
+        kl_bound=math.log1p(len(expansion.ids) / old),
+        steps=steps,
+        tokens=_tokens(context, steps),
+        seeds=seeds,
+    )
+
+
+def _target(context: Context, graft: Any, tokenizer: Path) -> float:
+    return probe(context, graft.model, tokenizer, ("target",))["target"]
+
+
+def _tokens(context: Context, steps: int) -> int:
+    return steps * rows_per_step(context.recipe) * context.recipe.training.window
+
+
+def _init(init: Init, start: Start) -> Init:
+    return Init.model_validate(init.model_dump() | {"method": start.method, "norm": start.norm})
+
+
+def _english(context: Context, graft: Any) -> Any:
+    from vocabgraft.evaluation.taken import OldText
+
+    base = context.base_folder()
+    texts = probe_windows(context, "replay", context.recipe.evaluate.probe_bytes)
+    return OldText(graft.model, load_tokenizer(base), texts, graft.rows.ids, bos=bos_of(base)[0])
+
+
+def _trial(
+    context: Context, graft: Any, init: Init, batches: Any, english: Any, seed: int, steps: int
+) -> dict[str, float]:
+    from vocabgraft.training.loop import Schedule, train
+
+    training, rates, folder = context.recipe.training, context.recipe.stage[2].lr, load_expansion(context)[1]
+    began = time.monotonic()
+    aligned, _ = aligned_blends(context, init, seed)
+    state, _ = new_rows(context, graft, init, aligned, seed)
+    seconds = time.monotonic() - began
+    graft.rows.load(state)
+    taken = english.taken_by(graft.rows.new["output"].detach())
+    at_once = _target(context, graft, folder)
+    schedule = Schedule(
+        _GROUPS,
+        steps,
+        lr_new=rates.new,
+        warmup=training.warmup,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+        row_epsilon=training.row_epsilon,
+    )
+    with context.reporter.bar("probe", steps) as advance:
+        train(
+            graft,
+            batches.batch,
+            schedule,
+            micro_batch=context.machine.micro_batch,
+            on_step=lambda step, loss: advance(1),
+        )
+    after = _target(context, graft, folder)
+    return {"bpb_step0": at_once, "bpb_probe": after, "english_kl": taken, "seconds": seconds}
+
+
+def _row(name: str, trials: list[dict[str, float]]) -> Row:
+    def over(key: str) -> Mean:
+        return mean_of_runs([t[key] for t in trials])
+
+    return Row(name, over("bpb_step0"), over("bpb_probe"), over("english_kl"), over("seconds"))
+
+
+def bake_off_run(
+    run: Run, machine: Machine, names: Sequence[str], *, seeds: int, steps: int, reporter: Reporter
+) -> Bakeoff:
+    """Bake off the named starts (default: every method, and the subword mean at other norms) on a run, and write
+    `bakeoff.json` into its folder. RunError when the run is not far enough, RecipeError for an unknown start."""
+    if run.manifest("13-expand-tokenizer") is None:
+        raise RunError(f"{run.folder}: 13-expand-tokenizer is not done; vocabgraft run … --until 13 first")
+    starts = read_starts(names, run.recipe.init.norm)
+    with TemporaryDirectory() as scratch:
+        context = Context("22-initialise", ("21-resize",), run.recipe, run, Path(scratch), machine, reporter)
+        found = bake_off(context, starts, seeds=seeds, steps=steps)
+    write_json(run.folder / "bakeoff.json", found.as_json())
+    return found
+
+
+def all_starts(norm: float) -> list[Start]:
+    """Every method at the recipe's norm, and the subword mean as it comes and at its parts' norm."""
+    found = [Start(method, norm) for method in METHODS]
+    return list(dict.fromkeys([*found, Start("subword-mean", 0.0), Start("subword-mean", 1.0)]))
+
+
+def read_starts(names: Sequence[str], norm: float) -> list[Start]:
+    """Starts from 'method' (at `norm`) or 'method@norm'; all of them from no names. RecipeError lists what is wrong."""
+    found, problems = [], []
+    for name in names:
+        method, _, own = name.partition("@")
+        try:
+            start = Start(method, float(own or norm))
+        except ValueError:
+            start = Start(method, -1.0)
+        if method not in METHODS or not 0 <= start.norm <= 2:
+            problems.append(f"{name!r} is no start; METHOD or METHOD@NORM, NORM from 0 to 2: {', '.join(METHODS)}")
+        found.append(start)
+    if problems:
+        raise RecipeError("--start", problems)
+    return found or all_starts(norm)

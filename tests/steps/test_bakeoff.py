@@ -1,0 +1,39 @@
+"""Starts are read with all their problems at once; the table is sorted by what the probe found."""
+
+from __future__ import annotations
+
+import pytest
+
+from vocabgraft.embedding.initialise import METHODS
+from vocabgraft.errors import RecipeError
+from vocabgraft.evaluation.statistics import Mean
+from vocabgraft.steps.bakeoff import Bakeoff, Row, Start, all_starts, read_starts
+
+
+def test_a_start_is_a_method_and_a_norm() -> None:
+    assert read_starts(["mean", "eeve@0", "hybrid@1.25"], 0.75) == [
+        Start("mean", 0.75),
+        Start("eeve", 0.0),
+        Start("hybrid", 1.25),
+    ]
+    assert {s.method for s in read_starts([], 0.75)} == set(METHODS)
+    assert len(set(all_starts(1.0))) == len(all_starts(1.0)), "no start twice"
+
+
+def test_all_wrong_starts_are_told_at_once() -> None:
+    with pytest.raises(RecipeError, match=r"--start has 3 problems") as e:
+        read_starts(["mean@x", "mean", "avarage", "mean@-1"], 0.75)
+    assert "'avarage' is no start" in str(e.value)
+
+
+def test_the_table_recommends_the_best_after_the_probe() -> None:
+    def row(name: str, at_once: float, after: float) -> Row:
+        m = [Mean(x, x - 0.01, x + 0.01) for x in (at_once, after, 0.001, 2.0)]
+        return Row(name, *m)
+
+    rows = (row("omp@1", 1.5, 1.2), row("hybrid@0.75", 1.4, 1.3))
+    found = Bakeoff(rows, base_bpb=1.0, default="hybrid@0.75", kl_bound=0.02, steps=50, tokens=51_200, seeds=3)
+    assert found.as_json()["best"] == "omp@1"
+    assert found.recommended() == '[init]\nmethod = "omp"\nnorm = 1'
+    assert "1.3000 ± 0.0100" in found.text()
+    assert found.text().splitlines()[2].endswith("(the recipe's)")
