@@ -140,6 +140,14 @@ class Init(Section):
     """A piece seen less often has no static vector worth using."""
     max_rise: Annotated[float, Field(gt=0)] = 2.0
     """Gate: target bits per byte may be at most this many times the base's before training."""
+    max_kl: Annotated[float, Field(gt=0)] = 0.05
+    """Gate: nats a token that new rows may take from replay text before training."""
+    norm_range: tuple[float, float] = (0.3, 1.7)
+    """Gate: least and most norm of a new row, as a share of the base's median."""
+    max_copies: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Gate: share of new rows that may equal another new row."""
+    max_unused: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Gate: share of pieces that may never occur in the training text."""
 
 
 class Rates(Section):

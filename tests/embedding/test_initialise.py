@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from vocabgraft.embedding.blend import Blend, blended, calibrated, parts_norms, subword_mean
-from vocabgraft.embedding.initialise import METHODS, NewPieces, build_rows, write_origins
+from vocabgraft.embedding.initialise import METHODS, NewPieces, build_rows, write_rows
 
 NEW = NewPieces([20, 21, 22], ["가나", "▁다라마", "바바"], [(0, 1), (2, 3, 4), (5, 5)])
 ALIGNED = {21: Blend((7, 8), (0.75, 0.25))}
@@ -72,12 +72,15 @@ def test_a_zero_row_stays_finite() -> None:
     assert torch.isfinite(rows).all()
 
 
-def test_origins_are_written_a_line_a_row(base: torch.Tensor, tmp_path: Path) -> None:
+def test_rows_are_written_a_line_a_row(base: torch.Tensor, tmp_path: Path) -> None:
     _, origins = build_rows(base, NEW, method="hybrid", aligned=ALIGNED, share=0.5)
-    assert write_origins(origins, tmp_path / "rows.jsonl") == {"subword-mean": 2, "subword-mean + wechsel": 1}
-    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()]
-    assert [(x["id"], x["piece"]) for x in lines] == list(zip(NEW.ids, NEW.pieces, strict=True))
-    assert lines[1]["parents"] == [2, 3, 4, 7, 8]
+    seen = [(0.5, ["가", "나"], [0.9, 0.8])] * 3
+    write_rows(origins, seen, tmp_path / "rows.parquet")
+    found = pl.read_parquet(tmp_path / "rows.parquet")
+    assert list(zip(found["id"], found["piece"], strict=True)) == list(zip(NEW.ids, NEW.pieces, strict=True))
+    assert found["method"].to_list() == ["subword-mean", "subword-mean + wechsel", "subword-mean"]
+    assert found["parents"][1].to_list() == [2, 3, 4, 7, 8]
+    assert found["nearest"][2].to_list() == ["가", "나"]
 
 
 def test_norms_of_a_real_expansion_are_those_of_the_base(world) -> None:

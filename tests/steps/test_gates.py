@@ -10,6 +10,7 @@ import pytest
 from vocabgraft.corpus.document import Tally
 from vocabgraft.errors import DataError, ProofError, RunError
 from vocabgraft.evaluation.questions import read_questions, split_questions
+from vocabgraft.recipe import Init
 from vocabgraft.steps import deployment, embedding
 from vocabgraft.steps.deployment import quantised_file
 from vocabgraft.steps.evaluation import unseen_questions
@@ -36,9 +37,14 @@ def test_on_a_tied_matrix_either_route_moves_the_one_value() -> None:
 
 
 def test_a_bad_start_is_refused() -> None:
-    embedding._gate({"base": 1.0, "initialised": 2.0}, 2.0)
-    with pytest.raises(ProofError, match=r"start at 2\.10 times .*init\.max_rise allows 2\.0.*subword-mean"):
-        embedding._gate({"base": 1.0, "initialised": 2.1}, 2.0)
+    init = Init(max_rise=2.0, max_kl=0.01)
+    assert embedding._bad_start({"base": 1.0, "initialised": 2.0}, 0.01, init) == []
+    told = embedding._bad_start({"base": 1.0, "initialised": 2.1}, 0.02, init)
+    assert len(told) == 2
+    with pytest.raises(
+        ProofError, match=r"start at 2\.10 times .*init\.max_rise allows 2\.0.*subword-mean.*\n.*0\.0200 nats"
+    ):
+        embedding._gate(told)
 
 
 def test_a_quantised_model_that_lost_too_much_is_refused() -> None:

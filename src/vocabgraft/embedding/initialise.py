@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+import polars as pl
 from torch import Tensor
 
 from vocabgraft.embedding.blend import (
@@ -137,11 +136,28 @@ def _origins(new: NewPieces, route: str, names: list[str], blends: Sequence[Blen
     ]
 
 
-def write_origins(origins: Iterable[RowOrigin], path: Path) -> Counter[str]:
-    """Write one JSON line a row; returns rows per method."""
-    counts: Counter[str] = Counter()
-    with path.open("w", encoding="utf-8", newline="\n") as f:
-        for origin in origins:
-            counts[origin.method] += 1
-            f.write(json.dumps(asdict(origin), ensure_ascii=False) + "\n")
-    return counts
+def write_rows(
+    origins: Sequence[RowOrigin], seen: Sequence[tuple[float, Sequence[str], Sequence[float]]], path: Path
+) -> None:
+    """Write Parquet, one line a row: its origin, the share of base rows with a smaller norm, the pieces whose rows are
+    nearest, and their cosines."""
+    rows = [asdict(origin) for origin in origins]
+    ranks, names, cosines = zip(*seen, strict=True) if seen else ((), (), ())
+    frame = pl.DataFrame(rows, schema=_COLUMNS).with_columns(
+        pl.Series("norm_rank", ranks, pl.Float32),
+        pl.Series("nearest", [list(n) for n in names], pl.List(pl.String)),
+        pl.Series("cosines", [list(c) for c in cosines], pl.List(pl.Float32)),
+    )
+    frame.write_parquet(path, compression="zstd")
+
+
+_COLUMNS = {
+    "id": pl.Int64,
+    "piece": pl.String,
+    "route": pl.String,
+    "method": pl.String,
+    "parts": pl.List(pl.Int64),
+    "parents": pl.List(pl.Int64),
+    "weights": pl.List(pl.Float32),
+    "norm": pl.Float32,
+}

@@ -23,11 +23,9 @@ from vocabgraft.machine import Machine
 from vocabgraft.recipe import Init
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Reporter
-from vocabgraft.steps.data import probe_windows
-from vocabgraft.steps.embedding import aligned_blends, new_rows, open_untouched, probe
+from vocabgraft.steps.embedding import aligned_blends, new_rows, old_text, open_untouched, probe
 from vocabgraft.steps.stages import corpus_mixture, rows_per_step
-from vocabgraft.steps.tokenizer import bos_of, load_expansion
-from vocabgraft.tokenizer.measure import load_tokenizer
+from vocabgraft.steps.tokenizer import load_expansion
 
 _GROUPS = ("input.new", "output.new")
 
@@ -108,7 +106,7 @@ def bake_off(context: Context, starts: Sequence[Start], *, seeds: int, steps: in
     recipe, (expansion, _) = context.recipe, load_expansion(context)
     base_bpb = _target(context, graft, context.base_folder())
     untouched = {k: v.clone() for k, v in graft.rows.state().items()}
-    english = _english(context, graft)
+    english = old_text(context, graft)
     found: dict[str, list[dict[str, float]]] = {s.name: [] for s in starts}
     for seed in range(recipe.training.seed, recipe.training.seed + seeds):
         batches = corpus_mixture(context, recipe.stage[2].replay_share, seed, _tokens(context, steps))
@@ -139,14 +137,6 @@ def _tokens(context: Context, steps: int) -> int:
 
 def _init(init: Init, start: Start) -> Init:
     return Init.model_validate(init.model_dump() | {"method": start.method, "norm": start.norm})
-
-
-def _english(context: Context, graft: Any) -> Any:
-    from vocabgraft.evaluation.taken import OldText
-
-    base = context.base_folder()
-    texts = probe_windows(context, "replay", context.recipe.evaluate.probe_bytes)
-    return OldText(graft.model, load_tokenizer(base), texts, graft.rows.ids, bos=bos_of(base)[0])
 
 
 def _trial(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection
 from itertools import islice
 from pathlib import Path
@@ -59,22 +60,56 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 
 def initialise_rows(context: Context) -> StepResult:
-    """Build the new rows, measure the start against the base, stop when it is out of bounds."""
-    from vocabgraft.embedding.initialise import write_origins
+    """Build the new rows, look at them, measure the start against the base, stop when it is out of bounds."""
     from vocabgraft.training.graft import save_graft
 
     recipe = context.recipe
     graft = open_untouched(context)
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, context.base_folder(), bits, "base")
+    english = old_text(context, graft)
     aligned, alignment = aligned_blends(context, recipe.init, recipe.training.seed)
     state, origins = new_rows(context, graft, recipe.init, aligned, recipe.training.seed)
-    methods = write_origins(origins, context.out / "rows.jsonl")
+    norms, problems = _inspect(context, graft, state, origins)
     graft.rows.load(state)
     _measure(context, graft.model, load_expansion(context)[1], bits, "initialised")
+    taken = english.taken_by(graft.rows.new["output"].detach())
     save_graft(graft, context.out, None, ["input.new", "output.new"])
-    _gate(bits["target"], recipe.init.max_rise)
-    return StepResult({"methods": dict(sorted(methods.items())), "alignment": alignment, "bits_per_byte": bits})
+    _gate([*problems, *_bad_start(bits["target"], taken, recipe.init)])
+    return StepResult(
+        {
+            "methods": dict(sorted(Counter(o.method for o in origins).items())),
+            "alignment": alignment,
+            "norms": norms,
+            "english_kl": round(taken, 6),
+            "bits_per_byte": bits,
+        }
+    )
+
+
+def _inspect(
+    context: Context, graft: Any, state: dict[str, Any], origins: list[Any]
+) -> tuple[dict[str, list[float]], list[str]]:
+    """Write `rows.parquet`, one line a new row; norms by route, and what is wrong with the rows."""
+    from vocabgraft.embedding.initialise import write_rows
+    from vocabgraft.embedding.inspection import Limits, inspect_rows, nearest, problems, texts_of
+
+    expansion, folder = load_expansion(context)
+    init, old = context.recipe.init, ~graft.rows.is_new
+    limits = Limits(*init.norm_range, init.max_copies, init.max_unused)
+    tokenizer = load_tokenizer(folder)
+    names = [tokenizer.id_to_token(i) or "" for i in range(len(old))]
+    context.reporter.say("looking at the new rows: norms, copies, neighbours")
+    norms, told, seen = {}, [], []
+    for route in graft.rows.routes():
+        rows, base = state[f"{route}.new"], graft.rows.live[route].detach()
+        found = inspect_rows(rows, base, old)
+        ids, cosines = nearest(rows, base, old)
+        norms[route] = list(found.norms)
+        told += problems(found, len(rows), sum(n == 0 for n in expansion.uses), limits)
+        seen += zip(found.ranks.tolist(), texts_of(ids.tolist(), names), cosines.tolist(), strict=True)
+    write_rows(origins, seen, context.out / "rows.parquet")
+    return norms, list(dict.fromkeys(told))
 
 
 def open_untouched(context: Context) -> Any:
@@ -188,11 +223,31 @@ def aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, A
     return found, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(found)}
 
 
-def _gate(bits: dict[str, float], most: float) -> None:
+def old_text(context: Context, graft: Any) -> Any:
+    """Held-out replay text as the untouched base sees it."""
+    from vocabgraft.evaluation.taken import OldText
+
+    base = context.base_folder()
+    texts = probe_windows(context, "replay", context.recipe.evaluate.probe_bytes)
+    return OldText(graft.model, load_tokenizer(base), texts, graft.rows.ids, bos=bos_of(base)[0])
+
+
+def _bad_start(bits: dict[str, float], taken: float, init: Init) -> list[str]:
+    told = []
     rise = bits["initialised"] / bits["base"]
-    if rise > most:
-        raise ProofError(
-            f"22-initialise: the new rows start at {rise:.2f} times the base's bits per byte on held-out text, "
-            f"init.max_rise allows {most}. Nothing was published; try init.method = 'subword-mean', another init.norm, "
-            "or fewer pieces"
+    if rise > init.max_rise:
+        told.append(
+            f"the new rows start at {rise:.2f} times the base's bits per byte on held-out text, init.max_rise allows "
+            f"{init.max_rise}; try init.method = 'subword-mean', another init.norm, or fewer pieces"
         )
+    if taken > init.max_kl:
+        told.append(
+            f"new rows take {taken:.4f} nats a token from replay text, init.max_kl allows {init.max_kl}: as outputs "
+            "they are too long or too near to frequent rows; lower init.norm"
+        )
+    return told
+
+
+def _gate(problems: list[str]) -> None:
+    if problems:
+        raise ProofError("22-initialise: nothing was published\n" + "\n".join(f"  {p}" for p in problems))
