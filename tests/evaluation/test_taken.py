@@ -37,7 +37,7 @@ def test_it_is_the_kl_of_the_old_pieces(world, old_text) -> None:
     assert text.taken_by(rows) == pytest.approx(total / count, rel=1e-4)
 
 
-def test_rows_that_are_the_mean_of_all_take_at_least_the_bound(world, old_text) -> None:
+def test_rows_that_are_the_mean_of_all_take_no_more_than_the_bound(world, old_text) -> None:
     text, graft = old_text
     matrix = load_model(world.base, dtype="float32").get_output_embeddings().weight
     old = torch.ones(len(matrix), dtype=torch.bool)

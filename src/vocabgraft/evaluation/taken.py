@@ -2,8 +2,8 @@
 
 Where a text keeps its ids and the body stands still, hidden states and old logits are those of the base; only the sum
 that logits are divided by grows. So KL(base || grown) at a token is log(Z_old + Z_new) - log(Z_old), in nats, and one
-forward pass of the text serves any number of starts. Rows that were all the mean of n old rows would give at least
-log(1 + k / n) for k of them (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+forward pass of the text serves any number of starts. k rows that are all the mean of n old rows give at most
+log(1 + k / n) (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Bakeoff:
         told = (
             f"base {self.base_bpb:.4f} bits per byte; probe of {self.steps} steps, {self.tokens:,} tokens, "
             f"{self.seeds} seeds; 95 % intervals over seeds\n"
-            f"English KL in nats a token; rows that are all the mean of the base's give at least {self.kl_bound:.5f}"
+            f"English KL in nats a token; rows that are all the mean of the base's give at most {self.kl_bound:.5f}"
         )
         return "\n".join([head, *lines, "", told, "", self.recommended()])
 
