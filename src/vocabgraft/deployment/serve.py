@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from vocabgraft.errors import MachineError, ModelError
+from vocabgraft.machine import missing_extra
 from vocabgraft.tokenizer.measure import together
 
 # A body that would be answered if the key did not matter; None asks with GET.
@@ -246,7 +247,7 @@ def _xllamacpp() -> Any:
     try:
         import xllamacpp
     except ImportError as e:
-        raise MachineError("the package xllamacpp is missing: pip install 'vocabgraft[serve]'") from e
+        raise missing_extra("xllamacpp") from e
     return xllamacpp
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vocabgraft.errors import MachineError
+from vocabgraft.machine import missing_extra
 
 
 def gguf_package() -> Any:
@@ -21,7 +21,7 @@ def gguf_package() -> Any:
     try:
         import gguf
     except ImportError as e:
-        raise MachineError("the package gguf is missing: pip install 'vocabgraft[train]'") from e
+        raise missing_extra("gguf") from e
     return gguf
 
 

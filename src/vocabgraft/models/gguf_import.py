@@ -101,7 +101,7 @@ def stored_weights(reader: Any, num_layers: int) -> Iterator[tuple[str, Any]]:
     names = tensor_names(num_layers)
     for tensor in reader.tensors:
         if tensor.name not in names:
-            raise ModelError(f"unexpected tensor {tensor.name!r} in the GGUF file")
+            raise ModelError(f"{reader.data.filename}: unexpected tensor {tensor.name!r}; only Gemma 3 is read")
         values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         if tensor.name.endswith("norm.weight"):
             values -= 1.0

@@ -23,7 +23,7 @@ from vocabgraft.machine import Machine
 from vocabgraft.recipe import Init
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Reporter
-from vocabgraft.steps.embedding import aligned_blends, new_rows, old_text, open_untouched, probe
+from vocabgraft.steps.embedding import aligned_blends, new_rows, old_text, open_state, probe
 from vocabgraft.steps.stages import corpus_mixture, rows_per_step
 from vocabgraft.steps.tokenizer import load_expansion
 
@@ -102,7 +102,7 @@ def _shown(m: Mean) -> str:
 
 def bake_off(context: Context, starts: Sequence[Start], *, seeds: int, steps: int) -> Bakeoff:
     """Measure every start on the run's model and texts; 13-expand-tokenizer must be done."""
-    graft = open_untouched(context)
+    graft = open_state(context, None, with_adapters=False)
     recipe, (expansion, _) = context.recipe, load_expansion(context)
     base_bpb = _target(context, graft, context.base_folder())
     untouched = {k: v.clone() for k, v in graft.rows.state().items()}

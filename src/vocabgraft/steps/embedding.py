@@ -64,7 +64,7 @@ def initialise_rows(context: Context) -> StepResult:
     from vocabgraft.training.graft import save_graft
 
     recipe = context.recipe
-    graft = open_untouched(context)
+    graft = open_state(context, None, with_adapters=False)
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, context.base_folder(), bits, "base")
     english = old_text(context, graft)
@@ -112,17 +112,21 @@ def _inspect(
     return norms, list(dict.fromkeys(told))
 
 
-def open_untouched(context: Context) -> Any:
-    """The base as a graft that has learnt nothing, its matrices at the size that the pieces need."""
-    from vocabgraft.training.graft import open_graft, tensor_ids
+def open_state(context: Context, state: Path | None, *, with_adapters: bool, body: str | None = None) -> Any:
+    """The base with everything learnt up to `state` (None: nothing), live, its matrices grown where pieces need it; the
+    body under adapters as the recipe says, or `body`."""
+    from vocabgraft.training.graft import AdapterSpec, open_graft, tensor_ids
 
+    lora = context.recipe.lora
     expansion, _ = load_expansion(context)
-    context.reporter.say("loading the base model")
+    body = body or (lora.body if with_adapters else "bf16")
+    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, body) if with_adapters else None
+    context.reporter.say("loading the model" + (f", body in {body}" if spec else ""))
     return open_graft(
         context.base_folder(),
         tensor_ids(expansion.ids),
-        None,
-        spec=None,
+        state,
+        spec=spec,
         seed=context.recipe.training.seed,
         device=context.device(),
         size=expansion.rows,

@@ -15,9 +15,8 @@ from vocabgraft.evaluation.questions import (
     split_questions,
 )
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.embedding import probe
+from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.stages import (
-    open_state,
     packed_corpus,
     rows_per_step,
     run_training,

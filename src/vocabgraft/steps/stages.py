@@ -11,7 +11,7 @@ from vocabgraft.errors import ProofError
 from vocabgraft.recipe import Rates, Recipe
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import shuffled_texts
-from vocabgraft.steps.embedding import probe
+from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 
@@ -40,26 +40,6 @@ def train_stage(context: Context) -> StepResult:
 def state_before(context: Context) -> Path:
     """Folder of what was learnt before this step: the first step it needs."""
     return context.run.path(context.needs[0])
-
-
-def open_state(context: Context, state: Path, *, with_adapters: bool, body: str | None = None) -> Any:
-    """The base with everything learnt up to `state`, live; the body under adapters as the recipe says, or `body`."""
-    from vocabgraft.training.graft import AdapterSpec, open_graft, tensor_ids
-
-    lora = context.recipe.lora
-    expansion, _ = load_expansion(context)
-    body = body or (lora.body if with_adapters else "bf16")
-    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, body) if with_adapters else None
-    context.reporter.say("loading the model" + (f", body in {body}" if spec else ""))
-    return open_graft(
-        context.base_folder(),
-        tensor_ids(expansion.ids),
-        state,
-        spec=spec,
-        seed=context.recipe.training.seed,
-        device=context.device(),
-        size=expansion.rows,
-    )
 
 
 def packed_corpus(context: Context, side: str, rows: int, seed: int) -> Any:
