@@ -70,6 +70,20 @@ def test_a_real_corpus_has_the_same_tokens(make_base, family, korean, english) -
     assert_the_same(load_tokenizer(make_base(family)[0]), [words, [" " + w for w in words], [*korean, *english]])
 
 
+def test_a_letter_stays_with_the_one_before_if_a_mark_can_change_it() -> None:
+    """a and its accent become á, which a piece joins with the letter before; no piece joins that one with a."""
+    tokenizer = Tokenizer(models.BPE())
+    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2), "isolated"), plain])
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(["가á"] * 3, trainer)
+    tokenizer.normalizer, tokenizer.decoder = normalizers.NFC(), decoders.ByteLevel()
+    assert len(tokenizer.encode("가a\u0301").ids) == 1
+    assert_the_same(tokenizer, [["가a\u0301", "가a", "a\u0301가"]])
+
+
 @pytest.fixture(scope="module", params=["gpt2", "llama3", "qwen2", "torn", "dropped"])
 def rich(request) -> Tokenizer:
     """A byte-level tokenizer with pieces of everything in `WORD`.

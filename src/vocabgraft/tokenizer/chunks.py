@@ -6,6 +6,8 @@ sides goes its own way. For Gemma 3 and Korean, 2.4 million different words are 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from itertools import chain
 from typing import TypeAlias
 
@@ -15,13 +17,14 @@ import polars as pl
 from tokenizers import Tokenizer, pre_tokenizers
 
 from vocabgraft.tokenizer.boundary import merges_over_all, word_rule
-from vocabgraft.tokenizer.joins import ByteJoins, LetterJoins, codes_of
+from vocabgraft.tokenizer.joins import ByteJoins, LetterJoins, codes_of, hashed
 from vocabgraft.tokenizer.spelling import bytes_of, is_byte_level
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 _BITS = 21  # of a code point: three fit into one key
 _PACKED = 3
+_MET_BITS = 21  # of a table for chunks: 32 MB
 
 
 class Chunks:
@@ -29,13 +32,14 @@ class Chunks:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """For a tokenizer that `can_chunk`."""
-        self._tokenizer = tokenizer
         self._spaces_are_pieces = merges_over_all(tokenizer)
+        self._encode = _by_model(tokenizer) if self._spaces_are_pieces else _by_tokenizer(tokenizer)
         self._joins = _joins(tokenizer)
         self._places: dict[int | str, int] = {}  # chunk -> its place in the next two
         self._starts = np.zeros(0, np.int64)
         self._sizes = np.zeros(0, np.int64)
         self._ids = np.zeros(0, np.int64)  # of all chunks, one after the other
+        self._met = _Met()
 
     def encode(self, words: pl.Series) -> tuple[Ints, Ints]:
         """(ids of all words one after the other, tokens of each word), as encoding each word would give."""
@@ -62,34 +66,82 @@ class Chunks:
 
     def _places_of(self, text: str, codes: Ints, starts: Ints) -> Ints:
         sizes = np.diff(starts, append=len(codes))
-        short = sizes <= _PACKED
         padded = np.append(codes + 1, np.zeros(_PACKED, np.int64))  # 0 is no letter
-        keys = np.zeros(len(starts), np.int64)
-        for n in range(_PACKED):
-            keys = keys << _BITS | np.where(n < sizes, padded[starts + n], 0)
-        places = np.zeros(len(starts), np.int64)
-        different, first, where = np.unique(keys[short], return_index=True, return_inverse=True)
-        packed, begins = different.tolist(), starts[short][first]
-        ends = begins + sizes[short][first]
-        long = [text[a : a + n] for a, n in zip(starts[~short].tolist(), sizes[~short].tolist(), strict=True)]
-        new: dict[int | str, str] = {
-            key: text[a:b]
-            for key, a, b in zip(packed, begins.tolist(), ends.tolist(), strict=True)
-            if key not in self._places
-        }
-        new |= {chunk: chunk for chunk in long if chunk not in self._places}
-        self._learn(new)
-        places[short] = np.fromiter((self._places[k] for k in packed), np.int64, len(packed))[where]
-        places[~short] = np.fromiter((self._places[chunk] for chunk in long), np.int64, len(long))
+        keys = padded[starts]
+        for n in range(1, _PACKED):
+            keys <<= _BITS
+            keys |= np.where(n < sizes, padded[starts + n], 0)
+        keys[sizes > _PACKED] = 0
+        places = self._met.find(keys)
+        missed = np.flatnonzero(places < 0)
+        places[missed] = self._places_of_rare(text, keys[missed], starts[missed], sizes[missed])
+        return places
+
+    def _places_of_rare(self, text: str, keys: Ints, starts: Ints, sizes: Ints) -> Ints:
+        """Places of chunks that are not in `_met`: because they are new, too long for a key, or pushed out."""
+        packed = keys > 0
+        different, first, where = np.unique(keys[packed], return_index=True, return_inverse=True)
+        begins, lengths = starts[packed][first], sizes[packed][first]
+        short: dict[int | str, str] = dict(zip(different.tolist(), _parts(text, begins, lengths), strict=True))
+        long = _parts(text, starts[~packed], sizes[~packed])
+        both = short | {chunk: chunk for chunk in long}
+        self._learn({key: chunk for key, chunk in both.items() if key not in self._places})
+        found = np.fromiter((self._places[k] for k in short), np.int64, len(short))
+        self._met.put(different, found)
+        places = np.zeros(len(keys), np.int64)
+        places[packed] = found[where]
+        places[~packed] = np.fromiter((self._places[chunk] for chunk in long), np.int64, len(long))
         return places
 
     def _learn(self, new: dict[int | str, str]) -> None:
-        rows = [e.ids for e in self._tokenizer.encode_batch_fast(list(new.values()), add_special_tokens=False)]
+        rows = self._encode(list(new.values()))
         sizes = np.fromiter(map(len, rows), np.int64, len(rows))
         self._places |= {key: len(self._sizes) + n for n, key in enumerate(new)}
         self._starts = np.append(self._starts, len(self._ids) + sizes.cumsum() - sizes)
         self._sizes = np.append(self._sizes, sizes)
         self._ids = np.append(self._ids, np.fromiter(chain.from_iterable(rows), np.int64, int(sizes.sum())))
+
+
+def _by_tokenizer(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:
+    return lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def _by_model(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:
+    """Ids of short texts without what `tokenizers` does before it merges, which takes longer than merging."""
+    model, whole = tokenizer.model, _by_tokenizer(tokenizer)
+    added = {t.content[:2] for t in tokenizer.get_added_tokens_decoder().values()}
+    may_be_added = re.compile("|".join(map(re.escape, sorted(added))) or r"(?!)")
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        spelt = [text.replace(" ", "▁") for text in texts]
+        careful = [n for n, text in enumerate(spelt) if may_be_added.search(text)]
+        rows = [[token.id for token in model.tokenize(text)] for text in spelt]
+        for n, ids in zip(careful, whole([texts[n] for n in careful]), strict=True):
+            rows[n] = ids
+        return rows
+
+    return encode
+
+
+class _Met:
+    """Places of chunks by key, without a search: each slot holds the last key that was put there."""
+
+    def __init__(self) -> None:
+        self._keys = np.zeros(1 << _MET_BITS, np.int64)
+        self._places = np.zeros(1 << _MET_BITS, np.int64)
+
+    def find(self, keys: Ints) -> Ints:
+        """The place of each key, -1 where it is not there; key 0 never is."""
+        slots = hashed(keys, _MET_BITS)
+        return np.where((self._keys[slots] == keys) & (keys > 0), self._places[slots], -1)
+
+    def put(self, keys: Ints, places: Ints) -> None:
+        slots = hashed(keys, _MET_BITS)
+        self._keys[slots], self._places[slots] = keys, places
+
+
+def _parts(text: str, starts: Ints, sizes: Ints) -> list[str]:
+    return [text[a : a + n] for a, n in zip(starts.tolist(), sizes.tolist(), strict=True)]
 
 
 def _joins(tokenizer: Tokenizer) -> LetterJoins | ByteJoins:

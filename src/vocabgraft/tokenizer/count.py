@@ -77,7 +77,7 @@ class WordCounts:
     def of(cls, counts: dict[str, int]) -> WordCounts:
         """From a mapping."""
         frame = pl.DataFrame({"word": list(counts), "count": list(counts.values())}, schema=_SCHEMA)
-        return cls(_in_order(frame).lazy())
+        return cls(_added_up([frame]).lazy())
 
 
 _SCHEMA = {"word": pl.String, "count": pl.Int64}
@@ -134,7 +134,7 @@ def _name(texts: list[str], rule: WordRule) -> str:
 
 def merged(counts: list[WordCounts]) -> WordCounts:
     """Counts of several corpora added up."""
-    return WordCounts(_in_order(_added_up([c.frame for c in counts])).lazy())
+    return WordCounts(_added_up([c.frame for c in counts]).lazy())
 
 
 def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
@@ -172,13 +172,13 @@ class _Held:
     def whole(self) -> WordCounts:
         if not self.parts:
             self.disk.cleanup()
-            return WordCounts(_in_order(_added_up(self.frames)).lazy())
+            return WordCounts(_added_up(self.frames).lazy())
         if self.frames:
             self.frames = [_added_up(self.frames)]
             self._spill()
         for split in range(_SPLITS):
             files = sorted(self._folder.glob(f"{split:02d}-*.parquet"))
-            added = _in_order(_added_up([pl.read_parquet(f) for f in files]))
+            added = _added_up([pl.read_parquet(f) for f in files])
             added.write_parquet(
                 self._folder / f"whole-{split:02d}.parquet", compression="lz4", row_group_size=_ENCODED_TOGETHER
             )
@@ -191,15 +191,24 @@ class _Held:
         return Path(self.disk.name)
 
 
-def _in_order(frame: pl.DataFrame) -> pl.DataFrame:
-    """By the hash, whose first bits are the split: splits one after the other are in order too."""
-    return frame.sort(_HASH)
-
-
 def _added_up(frames: list[pl.DataFrame]) -> pl.DataFrame:
-    if not frames:
+    """Counts of the same word added up, in the order of the words' hash, whose first bits are the split: splits one
+    after the other are in order too. Sorting numbers and comparing neighbours takes half as long as grouping words."""
+    if not any(map(len, frames)):
         return pl.DataFrame(schema=_SCHEMA)
-    return pl.concat(frames).group_by("word").agg(pl.col("count").sum())
+    rows = pl.concat(frames).with_columns(hash=_HASH).sort("hash")
+    repeated = _repeated(rows)
+    if (~repeated & (rows["hash"] == rows["hash"].shift())).any():  # two words of one hash
+        rows = rows.sort("hash", "word")
+        repeated = _repeated(rows)
+    firsts = (~repeated).arg_true()
+    counts = np.add.reduceat(rows["count"].to_numpy(), firsts.to_numpy())
+    return pl.DataFrame({"word": rows["word"].gather(firsts), "count": counts}, schema=_SCHEMA)
+
+
+def _repeated(rows: pl.DataFrame) -> pl.Series:
+    """Whether each row's word is that of the row before, (rows,) bool."""
+    return (rows["word"] == rows["word"].shift()).fill_null(False)
 
 
 def encoded(tokenizer: Tokenizer, counts: WordCounts) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 _BITS = 21  # of a code point, or of a byte put above all code points
 _BYTE = 0x110000
 _TABLE_BITS = 23
-_MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Knuth, The Art of Computer Programming 3, 6.4
+_MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 _PLANE = 1 << 16
 _COMPOSING = (range(0x1100, 0x1200), range(0xA960, 0xA980), range(0xD7B0, 0xD800))  # jamo, which NFC puts together
 
@@ -106,11 +106,15 @@ class _PairTable:
         return found
 
 
-def _places(left: Ints, right: Ints) -> npt.NDArray[np.uint64]:
-    keys = (left << _BITS | right).view(np.uint64)
-    keys *= _MIXER
-    keys >>= np.uint64(64 - _TABLE_BITS)
-    return keys
+def _places(left: Ints, right: Ints) -> Ints:
+    return hashed(left << _BITS | right, _TABLE_BITS)
+
+
+def hashed(keys: Ints, bits: int) -> Ints:
+    """Numbers below 2^bits that spread the keys evenly (Knuth, The Art of Computer Programming 3, 6.4)."""
+    found = keys.view(np.uint64) * _MIXER
+    found >>= np.uint64(64 - bits)
+    return found.view(np.int64)
 
 
 def codes_of(text: str) -> Ints:
