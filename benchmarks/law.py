@@ -1,7 +1,7 @@
 """A real corpus: medical law into the 270M base, beside the same data with the old tokenizer for the same CPU-seconds.
 
     python benchmarks/law.py             budget short: under an hour for the run, as long again for the control
-    python benchmarks/law.py --quick     512 tokens a training, nothing after; a quarter of the control; <= 3 minutes
+    python benchmarks/law.py --quick     512 tokens a training, nothing after; an eighth of the control; <= 3 minutes
     python benchmarks/law.py --run runs/law    only the control, beside a run that is there
 
 The control trains LoRA of the same rank on the same body (NF4) and mixture, with the base's own tokenizer and no
@@ -29,7 +29,7 @@ from vocabgraft.pipeline import STEPS
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Silent
 from vocabgraft.steps.data import probe_windows, shuffled_texts
-from vocabgraft.steps.stages import rows_per_step
+from vocabgraft.steps.packing import rows_per_step
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import changed_ids, encode, load_tokenizer
 from vocabgraft.training.graft import AdapterSpec, export_folder, open_graft, save_graft, tensor_ids
@@ -42,7 +42,7 @@ QUICK = [
     "--budget", "smoke", "--until", "41-instruct", "--set", "training.tokens_per_step=512",
     *(word for n in range(7) for word in ("--set", f"stage.{n}.tokens=512")), "--set", "instruct.tokens=512",
 ]  # fmt: skip
-_TRIAL_STEPS = 4  # they tell what a step costs; the first costs more
+_TRIAL_STEPS = 3  # they tell what a step costs; the first costs more
 
 
 def run_job(folder: Path, *extra: str) -> None:
@@ -151,7 +151,7 @@ def main() -> None:
             run_job(folder, *(QUICK if arguments.quick else ["--budget", "short"]))
         else:
             folder = arguments.run
-        share = 1 / 4 if arguments.quick else 1.0
+        share = 1 / 8 if arguments.quick else 1.0
         print(json.dumps(compare(folder, scratch, share), ensure_ascii=False))
 
 

@@ -55,6 +55,10 @@ def bakeoff(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each start.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of the probe.")] = 50,
+    trained: Annotated[
+        int,
+        typer.Option(min=0, metavar="TOKENS", help="Also train the best start's rows: two epochs of TOKENS."),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Which start for the new rows is best here? Try them on a run's model and text; recommends an `[init]`."""
@@ -68,7 +72,7 @@ def bakeoff(
     from vocabgraft.steps.bakeoff import bake_off_run
 
     found = bake_off_run(
-        opened, machine, start or (), seeds=seeds, steps=steps, reporter=ConsoleReporter(quiet=as_json)
+        opened, machine, start or (), seeds=seeds, steps=steps, reporter=ConsoleReporter(quiet=as_json), trained=trained
     )
     answer(as_json, found.as_json(), found.text())
 

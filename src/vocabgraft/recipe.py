@@ -124,7 +124,16 @@ class Init(Section):
     """How the new rows start."""
 
     method: Literal[
-        "random", "mean", "subword-mean", "length-weighted", "first-subword", "eeve", "wechsel", "omp", "hybrid"
+        "random",
+        "mean",
+        "subword-mean",
+        "length-weighted",
+        "first-subword",
+        "eeve",
+        "wechsel",
+        "omp",
+        "hybrid",
+        "distilled",
     ] = "hybrid"
     """What a row is a blend of (`embedding/blend.py`); hybrid: subword mean and WECHSEL; random is a baseline."""
     wechsel_share: Share = 0.1
@@ -138,6 +147,10 @@ class Init(Section):
     vector_size: Positive = 64
     min_count: Positive = 5
     """A piece seen less often has no static vector worth using."""
+    tokens: Positive = 65_536
+    """distilled: tokens of target text on which the base teaches the rows."""
+    lr: Rate = 3e-3
+    """distilled: learning rate of the rows."""
     max_rise: Annotated[float, Field(gt=0)] = 2.0
     """Gate: target bits per byte may be at most this many times the base's before training."""
     max_kl: Annotated[float, Field(gt=0)] = 0.05

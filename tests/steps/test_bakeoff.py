@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from vocabgraft.embedding.initialise import METHODS
 from vocabgraft.errors import RecipeError
 from vocabgraft.evaluation.statistics import Mean
-from vocabgraft.steps.bakeoff import Bakeoff, Row, Start, all_starts, read_starts
+from vocabgraft.steps.bakeoff import Bakeoff, Row, Start, _Trials, all_starts, read_starts
 
 
 def test_a_start_is_a_method_and_a_norm() -> None:
@@ -24,6 +27,28 @@ def test_all_wrong_starts_are_told_at_once() -> None:
     with pytest.raises(RecipeError, match=r"--start has 3 problems") as e:
         read_starts(["mean@x", "mean", "avarage", "mean@-1"], 0.75)
     assert "'avarage' is no start" in str(e.value)
+
+
+def test_trials_that_ended_are_not_done_again(tmp_path: Path) -> None:
+    kept, start = tmp_path / "trials.jsonl", Start("mean", 0.5)
+
+    def trials(steps: int = 50, **recipe: object) -> _Trials:
+        manifest = SimpleNamespace(fingerprint="f")
+        run = SimpleNamespace(manifest=lambda key: manifest)
+        dumped = SimpleNamespace(model_dump=lambda **how: recipe)
+        return _Trials(SimpleNamespace(run=run, recipe=dumped), kept, steps)
+
+    assert trials().of(start, 1) is None
+    trials().keep(start, 1, {"bpb_probe": 1.5})
+    assert trials().of(start, 1) == {"bpb_probe": 1.5}
+    assert trials().of(start, 2) is None
+    assert trials(steps=51).of(start, 1) is None, "another probe"
+    assert trials(init="other").of(start, 1) is None, "another recipe"
+
+    with kept.open("a") as f:
+        f.write('{"key": "cut o')  # killed while it wrote
+    trials().keep(start, 2, {"bpb_probe": 1.6})
+    assert [trials().of(start, seed) for seed in (1, 2)] == [{"bpb_probe": 1.5}, {"bpb_probe": 1.6}]
 
 
 def test_the_table_recommends_the_best_after_the_probe() -> None:

@@ -23,7 +23,16 @@ from vocabgraft.embedding.blend import (
 )
 
 Method = Literal[
-    "random", "mean", "subword-mean", "length-weighted", "first-subword", "eeve", "wechsel", "omp", "hybrid"
+    "random",
+    "mean",
+    "subword-mean",
+    "length-weighted",
+    "first-subword",
+    "eeve",
+    "wechsel",
+    "omp",
+    "hybrid",
+    "distilled",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
 ALIGNED = ("wechsel", "omp", "hybrid")
@@ -71,9 +80,9 @@ def build_rows(
     """Rows (N, D) float32 of the new pieces for one route, from the base's matrix (V, D) of that route.
 
     eeve: subword mean on the input route, first subword on the output route. wechsel, omp: the blend that `aligned`
-    has for the id. hybrid: that blend mixed into the subword mean with weight `share`, both at one norm. norm: goal as
-    a share of the mean norm of the parts' rows; 0 leaves rows as the method gives them. length: letters that a base id
-    spells (length-weighted).
+    has for the id. hybrid: that blend mixed into the subword mean with weight `share`, both at one norm. distilled: the
+    subword mean, which the caller goes on to train. norm: goal as a share of the mean norm of the parts' rows; 0 leaves
+    rows as the method gives them. length: letters that a base id spells (length-weighted).
     """
     if method in ("random", "mean"):
         count = len(new.ids)

@@ -2,11 +2,13 @@
 
 Bits per byte right after the start do not tell which start is best; after a short training they do
 (arXiv 2608.03494). So each start is measured, trained for a few dozen steps with the
-body frozen, and measured again, over several seeds.
+body frozen, and measured again, over several seeds. Each trial is kept as it ends, so an interrupted bake-off goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -23,8 +25,9 @@ from vocabgraft.machine import Machine
 from vocabgraft.recipe import Init
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Reporter
-from vocabgraft.steps.embedding import aligned_blends, new_rows, old_text, open_state, probe
-from vocabgraft.steps.stages import corpus_mixture, rows_per_step
+from vocabgraft.steps.embedding import old_text, open_state, probe
+from vocabgraft.steps.packing import corpus_mixture, rows_per_step
+from vocabgraft.steps.start import start as start_rows
 from vocabgraft.steps.tokenizer import load_expansion
 
 _GROUPS = ("input.new", "output.new")
@@ -65,6 +68,8 @@ class Bakeoff:
     steps: int
     tokens: int
     seeds: int
+    trained_rows_bpb: float | None = None
+    """Of the best start, its rows trained alone for two epochs; None when not asked for."""
 
     @property
     def best(self) -> Row:
@@ -93,6 +98,8 @@ class Bakeoff:
             f"{self.seeds} seeds; 95 % intervals over seeds\n"
             f"English KL in nats a token; rows that are all the mean of the base's give at most {self.kl_bound:.5f}"
         )
+        if self.trained_rows_bpb is not None:
+            told += f"\nrows of the best start alone, trained for two epochs: {self.trained_rows_bpb:.4f} bits per byte"
         return "\n".join([head, *lines, "", told, "", self.recommended()])
 
 
@@ -100,31 +107,78 @@ def _shown(m: Mean) -> str:
     return f"{m.mean:.4f}" if m.low is None or m.high is None else f"{m.mean:.4f} ± {m.high - m.mean:.4f}"
 
 
-def bake_off(context: Context, starts: Sequence[Start], *, seeds: int, steps: int) -> Bakeoff:
-    """Measure every start on the run's model and texts; 13-expand-tokenizer must be done."""
+def bake_off(
+    context: Context, starts: Sequence[Start], *, seeds: int, steps: int, trained: int = 0, kept: Path | None = None
+) -> Bakeoff:
+    """Measure every start on the run's model and texts; 13-expand-tokenizer must be done.
+
+    trained: tokens of target text on which the best start's rows are trained for two epochs, 0 for none. kept: a file
+    of trials that ended before; new ones are added to it.
+    """
     graft = open_state(context, None, with_adapters=False)
     recipe, (expansion, _) = context.recipe, load_expansion(context)
     base_bpb = _target(context, graft, context.base_folder())
     untouched = {k: v.clone() for k, v in graft.rows.state().items()}
-    english = old_text(context, graft)
+    english, trials = old_text(context, graft), _Trials(context, kept, steps)
     found: dict[str, list[dict[str, float]]] = {s.name: [] for s in starts}
     for seed in range(recipe.training.seed, recipe.training.seed + seeds):
         batches = corpus_mixture(context, recipe.stage[2].replay_share, seed, _tokens(context, steps))
         for start in starts:
-            context.reporter.say(f"{start.name}, seed {seed}")
-            graft.rows.load(untouched)
-            found[start.name].append(_trial(context, graft, _init(recipe.init, start), batches, english, seed, steps))
-    rows = [_row(name, trials) for name, trials in found.items()]
+            known = trials.of(start, seed)
+            if known is None:
+                context.reporter.say(f"{start.name}, seed {seed}")
+                graft.rows.load(untouched)
+                known = _trial(context, graft, _init(recipe.init, start), batches, english, seed, steps)
+                trials.keep(start, seed, known)
+            found[start.name].append(known)
+    rows = sorted((_row(name, each) for name, each in found.items()), key=lambda r: r.bpb_probe.mean)
+    best = next(s for s in starts if s.name == rows[0].name)
+    graft.rows.load(untouched)
     old = len(graft.rows.is_new) - len(expansion.ids)
     return Bakeoff(
-        rows=tuple(sorted(rows, key=lambda r: r.bpb_probe.mean)),
+        rows=tuple(rows),
         base_bpb=base_bpb,
         default=Start(recipe.init.method, recipe.init.norm).name,
         kl_bound=math.log1p(len(expansion.ids) / old),
         steps=steps,
         tokens=_tokens(context, steps),
         seeds=seeds,
+        trained_rows_bpb=_trained(context, graft, _init(recipe.init, best), trained) if trained else None,
     )
+
+
+class _Trials:
+    """Trials that ended, one JSON line each, under a hash of everything that decides them."""
+
+    def __init__(self, context: Context, path: Path | None, steps: int) -> None:
+        self._path, self._found = path, dict[str, dict[str, float]]()
+        manifest = context.run.manifest("13-expand-tokenizer")
+        recipe = context.recipe.model_dump(include={"init", "training", "stage", "evaluate", "data"}, mode="json")
+        self._settings = [manifest.fingerprint if manifest else "", recipe, steps]
+        lines = path.read_text("utf-8").splitlines() if path and path.exists() else []
+        for line in lines:
+            try:
+                self._found |= {(raw := json.loads(line))["key"]: raw["found"]}
+            except (ValueError, KeyError):  # a line that a kill cut off
+                continue
+
+    def of(self, start: Start, seed: int) -> dict[str, float] | None:
+        """What a trial found, if it ended."""
+        return self._found.get(self._key(start, seed))
+
+    def keep(self, start: Start, seed: int, found: dict[str, float]) -> None:
+        """Add a trial."""
+        if self._path is not None:
+            line = {"key": self._key(start, seed), "start": start.name, "seed": seed, "found": found}
+            with self._path.open("a", encoding="utf-8") as f:
+                f.write("\n" * self._cut_off() + json.dumps(line) + "\n")
+
+    def _cut_off(self) -> bool:
+        raw = self._path.read_bytes() if self._path and self._path.exists() else b""
+        return bool(raw) and not raw.endswith(b"\n")
+
+    def _key(self, start: Start, seed: int) -> str:
+        return hashlib.sha256(json.dumps([self._settings, start.name, seed]).encode()).hexdigest()
 
 
 def _target(context: Context, graft: Any, tokenizer: Path) -> float:
@@ -142,20 +196,35 @@ def _init(init: Init, start: Start) -> Init:
 def _trial(
     context: Context, graft: Any, init: Init, batches: Any, english: Any, seed: int, steps: int
 ) -> dict[str, float]:
-    from vocabgraft.training.loop import Schedule, train
-
-    training, rates, folder = context.recipe.training, context.recipe.stage[2].lr, load_expansion(context)[1]
+    folder = load_expansion(context)[1]
     began = time.monotonic()
-    aligned, _ = aligned_blends(context, init, seed)
-    state, _ = new_rows(context, graft, init, aligned, seed)
+    start_rows(context, graft, init, seed)
     seconds = time.monotonic() - began
-    graft.rows.load(state)
     taken = english.taken_by(graft.rows.new["output"].detach())
     at_once = _target(context, graft, folder)
+    _train_rows(context, graft, batches, steps)
+    after = _target(context, graft, folder)
+    return {"bpb_step0": at_once, "bpb_probe": after, "english_kl": taken, "seconds": seconds}
+
+
+def _trained(context: Context, graft: Any, init: Init, tokens: int) -> float:
+    """Bits per byte of target text after two epochs of the rows alone on so much of it."""
+    context.reporter.say(f"training rows for two epochs of {tokens:,} tokens")
+    seed = context.recipe.training.seed
+    start_rows(context, graft, init, seed)
+    batches = corpus_mixture(context, 0.0, seed, tokens)
+    _train_rows(context, graft, batches, max(1, 2 * len(batches.target) // batches.rows_per_step))
+    return _target(context, graft, load_expansion(context)[1])
+
+
+def _train_rows(context: Context, graft: Any, batches: Any, steps: int) -> None:
+    from vocabgraft.training.loop import Schedule, train
+
+    training = context.recipe.training
     schedule = Schedule(
         _GROUPS,
         steps,
-        lr_new=rates.new,
+        lr_new=context.recipe.stage[2].lr.new,
         warmup=training.warmup,
         weight_decay=training.weight_decay,
         clip=training.clip,
@@ -169,8 +238,6 @@ def _trial(
             micro_batch=context.machine.micro_batch,
             on_step=lambda step, loss: advance(1),
         )
-    after = _target(context, graft, folder)
-    return {"bpb_step0": at_once, "bpb_probe": after, "english_kl": taken, "seconds": seconds}
 
 
 def _row(name: str, trials: list[dict[str, float]]) -> Row:
@@ -181,16 +248,18 @@ def _row(name: str, trials: list[dict[str, float]]) -> Row:
 
 
 def bake_off_run(
-    run: Run, machine: Machine, names: Sequence[str], *, seeds: int, steps: int, reporter: Reporter
+    run: Run, machine: Machine, names: Sequence[str], *, seeds: int, steps: int, reporter: Reporter, trained: int = 0
 ) -> Bakeoff:
     """Bake off the named starts (default: every method, and the subword mean at other norms) on a run, and write
-    `bakeoff.json` into its folder. RunError when the run is not far enough, RecipeError for an unknown start."""
+    `bakeoff.json` into its folder; trials that ended are kept beside it. RunError when the run is not far enough,
+    RecipeError for an unknown start."""
     if run.manifest("13-expand-tokenizer") is None:
         raise RunError(f"{run.folder}: 13-expand-tokenizer is not done; vocabgraft run … --until 13 first")
     starts = read_starts(names, run.recipe.init.norm)
     with TemporaryDirectory() as scratch:
         context = Context("22-initialise", ("21-resize",), run.recipe, run, Path(scratch), machine, reporter)
-        found = bake_off(context, starts, seeds=seeds, steps=steps)
+        kept = run.folder / "bakeoff.trials.jsonl"
+        found = bake_off(context, starts, seeds=seeds, steps=steps, trained=trained, kept=kept)
     write_json(run.folder / "bakeoff.json", found.as_json())
     return found
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection
-from itertools import islice
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from vocabgraft.durable import write_json
 from vocabgraft.errors import ModelError, ProofError
 from vocabgraft.recipe import Init
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.data import probe_windows, texts
+from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.start import start
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
-from vocabgraft.tokenizer.measure import encode, load_tokenizer
+from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.training.graft import config_of
-
-_VECTOR_TEXTS = 20_000  # documents of each side that static vectors are trained on
 
 
 def resize(context: Context) -> StepResult:
@@ -68,10 +66,8 @@ def initialise_rows(context: Context) -> StepResult:
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, context.base_folder(), bits, "base")
     english = old_text(context, graft)
-    aligned, alignment = aligned_blends(context, recipe.init, recipe.training.seed)
-    state, origins = new_rows(context, graft, recipe.init, aligned, recipe.training.seed)
-    norms, problems = _inspect(context, graft, state, origins)
-    graft.rows.load(state)
+    origins, alignment = start(context, graft, recipe.init, recipe.training.seed)
+    norms, problems = _inspect(context, graft, origins)
     _measure(context, graft.model, load_expansion(context)[1], bits, "initialised")
     taken = english.taken_by(graft.rows.new["output"].detach())
     save_graft(graft, context.out, None, ["input.new", "output.new"])
@@ -87,9 +83,7 @@ def initialise_rows(context: Context) -> StepResult:
     )
 
 
-def _inspect(
-    context: Context, graft: Any, state: dict[str, Any], origins: list[Any]
-) -> tuple[dict[str, list[float]], list[str]]:
+def _inspect(context: Context, graft: Any, origins: list[Any]) -> tuple[dict[str, list[float]], list[str]]:
     """Write `rows.parquet`, one line a new row; norms by route, and what is wrong with the rows."""
     from vocabgraft.embedding.initialise import write_rows
     from vocabgraft.embedding.inspection import Limits, inspect_rows, nearest, problems, texts_of
@@ -102,7 +96,7 @@ def _inspect(
     context.reporter.say("looking at the new rows: norms, copies, neighbours")
     norms, told, seen = {}, [], []
     for route in graft.rows.routes():
-        rows, base = state[f"{route}.new"], graft.rows.live[route].detach()
+        rows, base = graft.rows.new[route].detach(), graft.rows.live[route].detach()
         found = inspect_rows(rows, base, old)
         ids, cosines = nearest(rows, base, old)
         norms[route] = list(found.norms)
@@ -133,34 +127,6 @@ def open_state(context: Context, state: Path | None, *, with_adapters: bool, bod
     )
 
 
-def new_rows(
-    context: Context, graft: Any, init: Init, aligned: dict[int, Any], seed: int
-) -> tuple[dict[str, Any], list[Any]]:
-    """Rows of the new pieces by master ('input.new', …) as `init` says, and the origin of each; changes nothing."""
-    from vocabgraft.embedding.initialise import NewPieces, build_rows
-
-    expansion, _ = load_expansion(context)
-    new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
-    length = _letters(load_tokenizer(context.base_folder()))
-    state, origins = {}, []
-    for route in graft.rows.routes():
-        # An untied input matrix takes the full norm: the shorter one is for scoring.
-        norm = init.norm if graft.rows.tied or route == "output" else float(init.norm > 0)
-        state[f"{route}.new"], found = build_rows(
-            graft.rows.live[route].detach(),
-            new,
-            method=init.method,
-            route=route,
-            aligned=aligned,
-            share=init.wechsel_share,
-            norm=norm,
-            length=length,
-            seed=seed,
-        )
-        origins += found
-    return state, origins
-
-
 def _measure(context: Context, model: Any, tokenizer: Path, bits: dict[str, dict[str, float]], when: str) -> None:
     for side, found in probe(context, model, tokenizer).items():
         bits[side][when] = found
@@ -180,51 +146,6 @@ def probe(
             measured = bits_per_byte(model, load_tokenizer(tokenizer), chosen, bos=bos, on_window=advance)
         found[side] = round(measured.per_byte, 5)
     return found
-
-
-def _letters(tokenizer: Any) -> Callable[[int], float]:
-    """Letters that a base id spells: a byte of a letter counts as a part of it."""
-    return lambda i: len(tokenizer.decode([i]).strip().strip("\ufffd")) or 1 / 3
-
-
-def aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, Any], Any]:
-    """Blends of neighbours in the replay language by id, and how good the alignment is; none when the method does not
-    ask or cannot."""
-    from vocabgraft.corpus.dictionary import read_pairs
-    from vocabgraft.corpus.document import Tally
-    from vocabgraft.embedding.initialise import ALIGNED
-    from vocabgraft.embedding.vectors import train_vectors
-    from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
-
-    if init.method not in ALIGNED:
-        return {}, None
-    say = context.reporter.say
-    expansion, folder = load_expansion(context)
-    base, new = load_tokenizer(context.base_folder()), load_tokenizer(folder)
-    say("training static vectors of both languages")
-    vectors = {}
-    for side, tokenizer in (("replay", base), ("target", new)):
-        documents = encode(tokenizer, list(islice(texts(context, side, "train"), _VECTOR_TEXTS)))
-        vectors[side] = train_vectors(documents, size=init.vector_size, min_count=init.min_count, seed=seed)
-    pairs = [
-        (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
-    ]
-    alignment = align(
-        pairs,
-        vectors["replay"],
-        vectors["target"],
-        lambda word: encode(base, [" " + word])[0],
-        lambda word: encode(new, [" " + word])[0],
-    )
-    if alignment is None:
-        say(f"dictionary covers too few words of this corpus ({len(pairs)} pairs): all rows by subword mean")
-        return {}, {"pairs": 0, "note": "fewer covered pairs than dimensions; every row is a subword mean"}
-    both, ids = (vectors["replay"], vectors["target"], alignment), expansion.ids
-    if init.method == "omp":
-        found = omp_blends(ids, *both, atoms=init.neighbours)
-    else:
-        found = wechsel_blends(ids, *both, neighbours=init.neighbours, temperature=init.temperature)
-    return found, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(found)}
 
 
 def old_text(context: Context, graft: Any) -> Any:

@@ -16,13 +16,8 @@ from vocabgraft.evaluation.questions import (
 )
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
-from vocabgraft.steps.stages import (
-    packed_corpus,
-    rows_per_step,
-    run_training,
-    state_before,
-    steps_for,
-)
+from vocabgraft.steps.packing import packed_corpus, rows_per_step, steps_for
+from vocabgraft.steps.stages import run_training, state_before
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 

@@ -25,6 +25,7 @@ from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
+from vocabgraft.training.distill import Teacher
 from vocabgraft.training.graft import Graft
 from vocabgraft.training.objective import backward_through_head
 
@@ -70,9 +71,11 @@ def train(
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 120.0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    teacher: Teacher | None = None,
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
+    With a teacher, tokens are learnt as it sees them, not as they stand in the text.
     Raises ModelError on a loss that is not finite, before the update is applied.
     """
     named = trainable(graft, schedule)
@@ -83,7 +86,7 @@ def train(
     tokens = 0
     for step in range(start, schedule.steps):
         batch = batch_at(step)
-        loss = _accumulate(graft, batch, schedule.groups, micro_batch)
+        loss = _accumulate(graft, batch, schedule.groups, micro_batch, teacher)
         if not math.isfinite(loss):
             raise ModelError(
                 f"loss is {loss} at step {step}, tokens of its first row {batch.tokens[0, :8].tolist()}; "
@@ -132,21 +135,25 @@ def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> 
     return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=schedule.weight_decay, fused=True)
 
 
-def _accumulate(graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int) -> float:
+def _accumulate(
+    graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int, teacher: Teacher | None
+) -> float:
     """Gradients of the mean loss over a step's targets, whatever the micro-batch."""
     rows = graft.rows
     weight = 1.0 / max(1, int((batch.targets != NO_TARGET).sum()))
     loss = 0.0
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
-        loss += _forward_backward(graft, part, groups, weight)
+        loss += _forward_backward(graft, part, groups, weight, teacher)
     for master in rows.old.values():
         if master.grad is not None:
             master.grad[rows.ids] = 0.0  # at new ids the old matrix is overwritten by the new rows
     return loss
 
 
-def _forward_backward(graft: Graft, part: Batch, groups: tuple[str, ...], weight: float) -> float:
+def _forward_backward(
+    graft: Graft, part: Batch, groups: tuple[str, ...], weight: float, teacher: Teacher | None
+) -> float:
     rows = graft.rows
     device = rows.live["input"].device
     tokens = torch.from_numpy(part.tokens).to(device)
@@ -157,6 +164,7 @@ def _forward_backward(graft: Graft, part: Batch, groups: tuple[str, ...], weight
     with torch.set_grad_enabled(needs_graph):
         hidden = hidden_states(graft.model, x, torch.from_numpy(part.positions).to(device))
     counted = targets != NO_TARGET
+    lesson = teacher.lesson(part) if teacher else None
     loss, gradient = backward_through_head(
         hidden.detach()[counted],
         targets[counted],
@@ -166,10 +174,15 @@ def _forward_backward(graft: Graft, part: Batch, groups: tuple[str, ...], weight
         want_hidden=needs_graph,
         softcap=getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None),
         workspace=graft.workspace,
+        goals=lesson.nats[counted] if lesson else None,
     )
     if needs_graph:
         whole = torch.zeros_like(hidden)
         whole[counted] = gradient.to(whole.dtype)
+        if teacher and lesson:
+            apart, gradient = lesson.hidden_gradient(hidden.detach(), counted, weight * teacher.strength)
+            whole += gradient.to(whole.dtype)
+            loss += apart
         hidden.backward(whole)
     if into_input:
         rows.add_input_gradient(tokens, x.grad, groups)

@@ -42,13 +42,19 @@ class Workspace:
 
 @torch.no_grad()
 def token_nats(
-    hidden: Tensor, targets: Tensor, matrix: Tensor, softcap: float | None = None, workspace: Workspace | None = None
+    hidden: Tensor,
+    targets: Tensor,
+    matrix: Tensor,
+    softcap: float | None = None,
+    workspace: Workspace | None = None,
+    without: Tensor | None = None,
 ) -> Tensor:
-    """Negative log-likelihood in nats of each target (M,) from hidden states (M, D) and rows (V, D)."""
+    """Negative log-likelihood in nats of each target (M,) from hidden states (M, D) and rows (V, D), of which those in
+    `without` (N,) count as if they were not there."""
     workspace = workspace or Workspace()
     found = []
     for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        found.append(_softmax(h.to(matrix.dtype), t, matrix, softcap, workspace)[1])
+        found.append(_softmax(h.to(matrix.dtype), t, matrix, softcap, workspace, without)[1])
     return torch.cat(found) if found else torch.zeros(0)
 
 
@@ -63,10 +69,12 @@ def backward_through_head(
     want_hidden: bool,
     softcap: float | None = None,
     workspace: Workspace | None = None,
+    goals: Tensor | None = None,
 ) -> tuple[float, Tensor | None]:
     """Loss times `weight`, and its gradient for the hidden states (M, D) when wanted.
 
-    Row gradients are added to the masters' buffers as `groups` asks ('output.new', 'output.old').
+    Row gradients are added to the masters' buffers as `groups` asks ('output.new', 'output.old'). With goals (M,), nats
+    that a teacher gives the targets, the loss of a token is not its nats but their distance from the goal (Huber).
     """
     matrix = rows.live["output"]
     workspace = workspace or Workspace()
@@ -77,9 +85,9 @@ def backward_through_head(
         d_logits = workspace.take("d_logits", (len(span), len(matrix)), matrix, matrix.dtype)
         for start in range(0, len(span), CHUNK):
             part = slice(start, start + CHUNK)
-            total += (
-                _logits_backward(span[part], its_targets[part], matrix, softcap, workspace, d_logits[part]) * weight
-            )
+            goal = None if goals is None else goals[at : at + SPAN][part]
+            loss = _logits_backward(span[part], its_targets[part], matrix, softcap, workspace, d_logits[part], goal)
+            total += loss * weight
         if d_hidden is not None:
             d_hidden[at : at + SPAN] = (d_logits @ matrix) * weight
         if "output.new" in groups:
@@ -91,15 +99,24 @@ def backward_through_head(
 
 
 def _logits_backward(
-    hidden: Tensor, targets: Tensor, matrix: Tensor, softcap: float | None, workspace: Workspace, out: Tensor
+    hidden: Tensor,
+    targets: Tensor,
+    matrix: Tensor,
+    softcap: float | None,
+    workspace: Workspace,
+    out: Tensor,
+    goals: Tensor | None = None,
 ) -> float:
-    """Sum of nats of one chunk; the gradient of it for the logits goes to `out`, in the matrix's type."""
-    p, nats, slope = _softmax(hidden, targets, matrix, softcap, workspace)
+    """Sum of the losses of one chunk; the gradient of it for the logits goes to `out`, in the matrix's type."""
+    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace)
     p[torch.arange(len(targets), device=targets.device), targets] -= 1.0
     if slope is not None:
         p *= slope
+    if goals is not None:
+        p *= (losses - goals).clamp(-1, 1)[:, None]
+        losses = torch.nn.functional.huber_loss(losses, goals, reduction="none")
     out.copy_(p)
-    return float(nats.sum())
+    return float(losses.sum())
 
 
 def _add_row_gradient(into: Tensor, d_logits: Tensor, hidden: Tensor, weight: float, workspace: Workspace) -> None:
@@ -112,7 +129,12 @@ def _add_row_gradient(into: Tensor, d_logits: Tensor, hidden: Tensor, weight: fl
 
 
 def _softmax(
-    hidden: Tensor, targets: Tensor, matrix: Tensor, softcap: float | None, workspace: Workspace
+    hidden: Tensor,
+    targets: Tensor,
+    matrix: Tensor,
+    softcap: float | None,
+    workspace: Workspace,
+    without: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Probabilities (M, V) and nats of the targets (M,) in float32; with a soft cap the slope d capped / d raw.
 
@@ -126,6 +148,8 @@ def _softmax(
         p.div_(softcap).tanh_()
         slope = 1 - p * p
         p.mul_(softcap)
+    if without is not None:
+        p[:, without] = -torch.inf
     p.sub_(p.amax(1, keepdim=True))
     at_target = p.gather(1, targets[:, None])[:, 0]
     total = p.exp_().sum(1, keepdim=True)

@@ -1,0 +1,131 @@
+"""Give new rows their values as `[init]` says: blends of base rows, or rows that the base itself has taught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from vocabgraft.recipe import Init
+from vocabgraft.steps.context import Context
+from vocabgraft.steps.data import texts
+from vocabgraft.steps.packing import corpus_mixture, steps_for
+from vocabgraft.steps.tokenizer import load_expansion
+from vocabgraft.tokenizer.measure import encode, load_tokenizer
+
+_VECTOR_TEXTS = 20_000  # documents of each side that static vectors are trained on
+
+
+def start(context: Context, graft: Any, init: Init, seed: int) -> tuple[list[Any], Any]:
+    """Give the graft's new rows their values, in place; the origin of each row, and how good the alignment with the
+    replay language is (None for methods that want none)."""
+    aligned, alignment = _aligned_blends(context, init, seed)
+    state, origins = _blended_rows(context, graft, init, aligned, seed)
+    graft.rows.load(state)
+    if init.method == "distilled":
+        teach(context, graft, init, seed)
+        norms = [float(n) for route in graft.rows.routes() for n in graft.rows.new[route].detach().norm(dim=1)]
+        origins = [replace(o, method="distilled", norm=round(n, 4)) for o, n in zip(origins, norms, strict=True)]
+    return origins, alignment
+
+
+def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
+    """Teach the new rows, in place, what the base says of target text; the body and the old rows stand still."""
+    from vocabgraft.training.distill import Teacher
+    from vocabgraft.training.loop import Schedule, train
+
+    expansion, training = load_expansion(context)[0], context.recipe.training
+    batches = corpus_mixture(context, 0.0, seed, init.tokens)
+    steps = steps_for(context.recipe, init.tokens)
+    teacher = Teacher(graft.model, graft.rows, dict(zip(expansion.ids, expansion.parts, strict=True)))
+    schedule = Schedule(
+        ("input.new", "output.new"),
+        steps,
+        lr_new=init.lr,
+        warmup=training.warmup,
+        clip=training.clip,
+        row_epsilon=training.row_epsilon,
+    )
+    with context.reporter.bar("rows learn from the base", steps) as advance:
+        train(
+            graft,
+            batches.batch,
+            schedule,
+            micro_batch=context.machine.micro_batch,
+            on_step=lambda step, loss: advance(1),
+            teacher=teacher,
+        )
+
+
+def _blended_rows(
+    context: Context, graft: Any, init: Init, aligned: dict[int, Any], seed: int
+) -> tuple[dict[str, Any], list[Any]]:
+    """Rows of the new pieces by master ('input.new', …) as `init` says, and the origin of each; changes nothing."""
+    from vocabgraft.embedding.initialise import NewPieces, build_rows
+
+    expansion, _ = load_expansion(context)
+    new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
+    length = _letters(load_tokenizer(context.base_folder()))
+    state, origins = {}, []
+    for route in graft.rows.routes():
+        # An untied input matrix takes the full norm: the shorter one is for scoring.
+        norm = init.norm if graft.rows.tied or route == "output" else float(init.norm > 0)
+        state[f"{route}.new"], found = build_rows(
+            graft.rows.live[route].detach(),
+            new,
+            method=init.method,
+            route=route,
+            aligned=aligned,
+            share=init.wechsel_share,
+            norm=norm,
+            length=length,
+            seed=seed,
+        )
+        origins += found
+    return state, origins
+
+
+def _letters(tokenizer: Any) -> Callable[[int], float]:
+    """Letters that a base id spells: a byte of a letter counts as a part of it."""
+    return lambda i: len(tokenizer.decode([i]).strip().strip("\ufffd")) or 1 / 3
+
+
+def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, Any], Any]:
+    """Blends of neighbours in the replay language by id, and how good the alignment is; none when the method does not
+    ask or cannot."""
+    from vocabgraft.corpus.dictionary import read_pairs
+    from vocabgraft.corpus.document import Tally
+    from vocabgraft.embedding.initialise import ALIGNED
+    from vocabgraft.embedding.vectors import train_vectors
+    from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
+
+    if init.method not in ALIGNED:
+        return {}, None
+    say = context.reporter.say
+    expansion, folder = load_expansion(context)
+    base, new = load_tokenizer(context.base_folder()), load_tokenizer(folder)
+    say("training static vectors of both languages")
+    vectors = {}
+    for side, tokenizer in (("replay", base), ("target", new)):
+        documents = encode(tokenizer, list(islice(texts(context, side, "train"), _VECTOR_TEXTS)))
+        vectors[side] = train_vectors(documents, size=init.vector_size, min_count=init.min_count, seed=seed)
+    pairs = [
+        (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
+    ]
+    alignment = align(
+        pairs,
+        vectors["replay"],
+        vectors["target"],
+        lambda word: encode(base, [" " + word])[0],
+        lambda word: encode(new, [" " + word])[0],
+    )
+    if alignment is None:
+        say(f"dictionary covers too few words of this corpus ({len(pairs)} pairs): all rows by subword mean")
+        return {}, {"pairs": 0, "note": "fewer covered pairs than dimensions; every row is a subword mean"}
+    both, ids = (vectors["replay"], vectors["target"], alignment), expansion.ids
+    if init.method == "omp":
+        found = omp_blends(ids, *both, atoms=init.neighbours)
+    else:
+        found = wechsel_blends(ids, *both, neighbours=init.neighbours, temperature=init.temperature)
+    return found, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(found)}
