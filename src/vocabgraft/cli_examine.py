@@ -63,17 +63,23 @@ def bakeoff(
 ) -> None:
     """Which start for the new rows is best here? Try them on a run's model and text; recommends an `[init]`."""
     from vocabgraft.console import ConsoleReporter
+    from vocabgraft.durable import write_text
     from vocabgraft.machine import detect, keep_freed_memory, use_threads
     from vocabgraft.run import Run
 
     opened, machine = Run.open(run), detect(run)
     use_threads(machine.threads)
     keep_freed_memory()
+    from vocabgraft.report.figures import starts
+    from vocabgraft.report.ledger import read_ledger
+    from vocabgraft.report.pictures import starts_plot
     from vocabgraft.steps.bakeoff import bake_off_run
 
     found = bake_off_run(
         opened, machine, start or (), seeds=seeds, steps=steps, reporter=ConsoleReporter(quiet=as_json), trained=trained
     )
+    ledger = read_ledger(run)
+    write_text(run / "bakeoff.svg", starts_plot(starts(ledger), found.base_bpb))
     answer(as_json, found.as_json(), found.text())
 
 

@@ -76,7 +76,7 @@ STEPS: tuple[Step, ...] = (
     Step("21-resize", "make room for the rows", "embedding:resize", ("13-expand-tokenizer",), ("base",)),
     Step("22-initialise", "give the new rows values", "embedding:initialise_rows",
          ("21-resize", "03-dictionary", "04-preprocess"),
-         ("init", "training.seed", "evaluate.probe_bytes", "evaluate.window_bytes")),
+         ("init", "training", "evaluate.probe_bytes", "evaluate.window_bytes")),
     *(_stage(n) for n in range(1, 8)),
     Step("41-instruct", "tune on instructions, merge", "instruct:instruct",
          ("37-stage7", "04-preprocess", "13-expand-tokenizer"),

@@ -24,6 +24,8 @@ def test_norms_are_told_beside_those_of_old_rows(base: torch.Tensor) -> None:
     assert found.ranks[0] == 0.0
     assert found.ranks[1] == 1.0
     assert (found.copies, found.broken) == (0, 0)
+    assert sum(found.histogram) == 3
+    assert found.histogram[-1] == 1, "twice the median is in the last bin"
 
 
 def test_copies_and_broken_rows_are_counted(base: torch.Tensor) -> None:
@@ -49,9 +51,9 @@ def test_neighbours_are_old_rows_by_cosine(base: torch.Tensor) -> None:
 
 
 def test_what_is_out_of_bounds_is_told_at_once() -> None:
-    fine = Inspection((0.7, 0.75, 0.8), torch.zeros(100), copies=1, broken=0)
+    fine = Inspection((0.7, 0.75, 0.8), torch.zeros(100), (), copies=1, broken=0)
     assert problems(fine, 100, 20, LIMITS) == []
-    bad = Inspection((0.1, 0.75, 2.0), torch.zeros(100), copies=2, broken=1)
+    bad = Inspection((0.1, 0.75, 2.0), torch.zeros(100), (), copies=2, broken=1)
     told = problems(bad, 100, 21, LIMITS)
     assert len(told) == 4
     for text, fix in zip(told, ("init.method", "init.norm", "init.method", "tokenizer.min_count"), strict=True):

@@ -55,6 +55,11 @@ def step_metrics() -> dict[str, dict[str, Any]]:
                 "target": {"base": 1.511, "initialised": 1.877},
                 "replay": {"base": 0.911, "initialised": 0.912},
             },
+            "english_kl": 0.00021,
+            "norm_histogram": {"width": 0.05, "counts": {"input": [0] * 14 + [3, 900, 121] + [0] * 23}},
+            "examples": [
+                {"piece": "▁혈압", "method": "subword-mean", "parts": ["▁혈", "압"], "nearest": ["▁혈", "血"]}
+            ],
         },
         "31-stage1": {**trained, "bits_per_byte": {"target": 1.699, "replay": 0.913}},
         "32-stage2": {**trained, "train": ["output.new"], "bits_per_byte": {"target": 1.622, "replay": 0.914}},
@@ -103,7 +108,25 @@ def make_ledger(metrics: dict[str, dict[str, Any]], base: dict[str, str] | None 
         "data": {"language": "ko"},
         "stage": [{"name": "new input rows"}, {"name": "new output rows"}],
     }
-    return Ledger("my-run", recipe, manifests, [{"time": 1795302481.0, "event": "start", "step": "00-environment"}])
+    events = [{"time": 1795302481.0, "event": "start", "step": "00-environment"}]
+    return Ledger("my-run", recipe, manifests, events, BAKEOFF)
+
+
+BAKEOFF = {
+    "rows": [
+        {
+            "name": "subword-mean@0",
+            "bpb_step0": {"mean": 1.32, "low": 1.32, "high": 1.32},
+            "bpb_probe": {"mean": 1.216, "low": 1.21, "high": 1.222},
+            "english_kl": {"mean": 3e-5, "low": None, "high": None},
+        },
+        {"name": "mean@0.75", "bpb_step0": {"mean": 2.48}, "bpb_probe": {"mean": 2.35}},
+        {"name": "not measured"},
+    ],
+    "base_bpb": 0.83,
+    "best": "subword-mean@0",
+    "default": "hybrid@0.75",
+}
 
 
 @pytest.fixture
@@ -129,6 +152,7 @@ def run_folder(tmp_path: Path, ledger: Ledger) -> Path:
         (folder / key).mkdir(parents=True)
         (folder / key / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     (folder / "recipe.resolved.json").write_text(json.dumps(ledger.recipe), "utf-8")
+    (folder / "bakeoff.json").write_text(json.dumps(ledger.bakeoff), "utf-8")
     (folder / "events.jsonl").write_text("".join(json.dumps(e) + "\n" for e in ledger.events), "utf-8")
     assert read_ledger(folder) == ledger
     return folder

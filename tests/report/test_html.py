@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -76,6 +77,11 @@ class Page(HTMLParser):
         "2.13.0",
         "2026-11-21 23:08:01 UTC",
         "title of 13-expand-tokenizer",
+        "Before training they take 0.00021 nats a token from replay text.",
+        "▁혈, 血",
+        "Best after the probe: subword-mean@0; the recipe takes hybrid@0.75.",
+        "1.216",
+        "0.00003",
     ],
 )
 def test_the_page_shows_what_was_measured(ledger: Ledger, figure: str) -> None:
@@ -106,6 +112,7 @@ def test_hostile_texts_stay_text(hostile: Ledger) -> None:
     ("step", "heading"),
     [
         ("13-expand-tokenizer", "Tokens"),
+        ("22-initialise", "New rows"),
         ("51-korean", "Questions"),
         ("61-quantize", "Files"),
         ("62-serve", "Served"),
@@ -128,6 +135,12 @@ def test_any_single_missing_metric_leaves_a_page(metrics: Metrics, make: Callabl
                 Page(render(make(metrics)))
                 values[name] = kept
         assert step in render(make(metrics))
+
+
+def test_starts_that_were_not_tried_are_left_out(ledger: Ledger) -> None:
+    assert "<h2>Starts side by side</h2>" in render(ledger)
+    for found in ({}, {"rows": [], "base_bpb": 0.8}, {"rows": "lost"}, {"rows": ledger.bakeoff["rows"]}):
+        assert "<h2>Starts side by side</h2>" not in render(replace(ledger, bakeoff=found))
 
 
 def test_an_empty_run_gives_a_page() -> None:

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vocabgraft.report.figures import Accuracy
-from vocabgraft.report.pictures import STYLE, bits_plot, inline, interval_plot, token_chips
+from vocabgraft.report.figures import Accuracy, Start
+from vocabgraft.report.pictures import STYLE, bits_plot, inline, interval_plot, norms_plot, starts_plot, token_chips
 
 SVG = "{http://www.w3.org/2000/svg}"
 BEFORE = ["▁", "당", "뇨", "병", "▁환", "자는", "<0xEB>", "<0x9D>"]
@@ -31,6 +31,11 @@ def test_pictures_say_in_words_what_they_show() -> None:
         (token_chips(BEFORE, AFTER, "제목"), "·당뇨병 | ·환자는"),
         (bits_plot([("base", 1.5, 0.9), ("final", 1.25, None)]), "target: base 1.500, final 1.250"),
         (interval_plot([Accuracy("final", 0.25, 0.2, 0.31, 80)], 0.2), "final: 25.0 % [20.0, 31.0], n = 80"),
+        (norms_plot([0, 3, 900], 0.5, "Norms"), "from 0.50: 3; from 1.00: 900"),
+        (
+            starts_plot([Start("mean@1", 2.5, 2.25, None, None, 0.1)], 0.83),
+            "mean@1: at once 2.500, after the probe 2.250",
+        ),
     ):
         root = ElementTree.fromstring(svg)
         title, desc = root.find(f"{SVG}title"), root.find(f"{SVG}desc")
@@ -85,3 +90,24 @@ def test_an_inlined_picture_brings_no_namespace_and_no_second_style() -> None:
     svg = inline(token_chips(BEFORE, AFTER, "x"))
     assert "http:" not in svg
     assert STYLE not in svg
+
+
+def test_bars_are_as_high_as_their_counts_and_the_median_is_marked() -> None:
+    root = ElementTree.fromstring(norms_plot([0, 5, 10, 0], 0.5, "Norms"))
+    heights = [float(bar.get("height", "")) for bar in root.iter(f"{SVG}rect")]
+    assert heights == [70.0, 140.0]
+    ElementTree.fromstring(norms_plot([], 0.5, "no rows"))
+
+
+LEVEL = st.floats(0, 20)
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), LEVEL, LEVEL, st.none() | LEVEL), max_size=12), LEVEL)
+def test_any_bakeoff_can_be_drawn(rows: list[tuple[str, float, float, float | None]], base: float) -> None:
+    starts = [
+        Start(name, once, after, low, after if low is not None else None, None) for name, once, after, low in rows
+    ]
+    root = ElementTree.fromstring(starts_plot(starts, base))
+    width = float(root.get("width", "0"))
+    for node in root.iter(f"{SVG}circle"):
+        assert 0 <= float(node.get("cx", "")) <= width

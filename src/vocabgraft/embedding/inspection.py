@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _TOGETHER = 256  # new rows compared with all base rows at a time: 268 MB of cosines for 262,144
+BIN, _BINS = 0.05, 40
 _COPIED = 8192  # base rows in float32 at a time
 
 
@@ -17,11 +18,13 @@ class Inspection:
     """New rows of one matrix against its old rows.
 
     norms: least, median and most, as a share of the old rows' median. ranks: (N,) share of old rows of smaller norm.
-    copies: new rows that equal an earlier one. broken: rows with a number that is not finite, or of norm 0.
+    histogram: new rows by such a share, in bins of `BIN`; the last holds all above. copies: new rows that equal an
+    earlier one. broken: rows with a number that is not finite, or of norm 0.
     """
 
     norms: tuple[float, float, float]
     ranks: Tensor
+    histogram: tuple[int, ...]
     copies: int
     broken: int
 
@@ -37,6 +40,7 @@ def inspect_rows(rows: Tensor, base: Tensor, old: Tensor) -> Inspection:
     return Inspection(
         norms=tuple(round(x / typical, 4) for x in spread),
         ranks=torch.searchsorted(known, norms) / len(known),
+        histogram=tuple(torch.bincount((finite / typical / BIN).long().clamp(max=_BINS - 1), minlength=_BINS).tolist()),
         copies=len(stored) - len({row.numpy().tobytes() for row in stored.view(torch.uint8)}),
         broken=int((~norms.isfinite() | (norms == 0)).sum()),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from vocabgraft.report.ledger import Ledger, bits_path, number, stages
 
@@ -137,6 +138,36 @@ def before_after(ledger: Ledger, side: str) -> tuple[float | None, float | None]
         return None, None
     values = [number(p[column]) for p in probes]
     return values[0], values[-1]
+
+
+@dataclass(frozen=True)
+class Start:
+    """One line of a bake-off: bits per byte at once and after the probe, the latter with its interval over seeds."""
+
+    name: str
+    at_once: float
+    after: float
+    low: float | None
+    high: float | None
+    english_kl: float | None
+
+
+def starts(ledger: Ledger) -> list[Start]:
+    """What `vocabgraft bakeoff` found on this run, best first; lines without figures are left out."""
+    found = []
+    rows = ledger.bakeoff.get("rows")
+    for row in rows if isinstance(rows, list) else []:
+        at_once, after, taken = (_mean(row, key) for key in ("bpb_step0", "bpb_probe", "english_kl"))
+        if at_once[0] is not None and after[0] is not None:
+            name = str(row.get("name", ""))
+            found.append(Start(name, at_once[0], after[0], low=after[1], high=after[2], english_kl=taken[0]))
+    return found
+
+
+def _mean(row: Any, key: str) -> tuple[float | None, float | None, float | None]:
+    value = row.get(key) if isinstance(row, dict) else None
+    mean, low, high = (number(value.get(k)) if isinstance(value, dict) else None for k in ("mean", "low", "high"))
+    return mean, low, high
 
 
 def accuracies(ledger: Ledger, key: str) -> list[Accuracy]:

@@ -37,6 +37,8 @@ def render(ledger: Ledger) -> str:
         _header(ledger),
         sections.headline_cards(ledger),
         sections.tokens(ledger),
+        sections.new_rows(ledger),
+        sections.bakeoff(ledger),
         sections.bits(ledger),
         sections.questions(ledger),
         sections.training(ledger),

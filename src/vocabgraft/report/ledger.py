@@ -2,16 +2,16 @@
 
     runs/NAME/  recipe.resolved.json   events.jsonl   31-stage1/manifest.json   41-instruct/manifest.json ...
 
-Every picture, table and sentence of the report comes from this one object, so a number that is not in a
-manifest cannot appear. Any metric may be missing (a step not run yet, an older version): `Ledger.find` then
-gives None and the part of the report that needs it is left out.
+Every picture, table and sentence of the report comes from this one object, so a number that is in no
+manifest (nor in bakeoff.json) cannot appear. Any metric may be missing (a step not run yet, an older version):
+`Ledger.find` then gives None and the part of the report that needs it is left out.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ _MANIFEST_SHAPE: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Ledger:
-    """One run: `manifests` by step key in step order, `events` in the order they were written."""
+    """One run: `manifests` by step key in step order, `events` in the order they were written, and what `vocabgraft
+    bakeoff` wrote, if it was asked."""
 
     name: str
     recipe: dict[str, Any]
     manifests: dict[str, dict[str, Any]]
     events: list[dict[str, Any]]
+    bakeoff: dict[str, Any] = field(default_factory=dict)
 
     def find(self, step: str, *path: str) -> Any:
         """The metric at a path, e.g. `find("22-initialise", "bits_per_byte", "target", "base")`, or None."""
@@ -64,12 +66,14 @@ def read_ledger(folder: Path) -> Ledger:
     recipe_file = folder / "recipe.resolved.json"
     if not recipe_file.is_file():
         raise RunError(f"{folder}: not a run folder, it has no recipe.resolved.json; give a folder like runs/NAME")
+    bakeoff = folder / "bakeoff.json"
     found = sorted(p for p in folder.glob("*/manifest.json") if _STEP_FOLDER.fullmatch(p.parent.name))
     return Ledger(
         name=folder.name,
         recipe=_json_object(recipe_file, "write it anew with `vocabgraft run RECIPE`"),
         manifests={path.parent.name: _manifest(path) for path in found},
         events=_events(folder / "events.jsonl"),
+        bakeoff=_json_object(bakeoff, "run `vocabgraft bakeoff` again") if bakeoff.is_file() else {},
     )
 
 
@@ -124,10 +128,10 @@ def _at(values: Any, key: str) -> float | None:
 def _manifest(path: Path) -> dict[str, Any]:
     remedy = f"redo the step with `vocabgraft run RECIPE --from {path.parent.name}`"
     manifest = {k: v for k, v in _json_object(path, remedy).items() if v is not None}
-    for field, kind in _MANIFEST_SHAPE.items():
-        if not isinstance(manifest.get(field, kind()), kind):
-            found = type(manifest[field]).__name__
-            raise RunError(f"{path}: damaged, {field!r} should be a {kind.__name__}, found {found}; {remedy}")
+    for name, kind in _MANIFEST_SHAPE.items():
+        if not isinstance(manifest.get(name, kind()), kind):
+            found = type(manifest[name]).__name__
+            raise RunError(f"{path}: damaged, {name!r} should be a {kind.__name__}, found {found}; {remedy}")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Three pictures as plain SVG: token chips, bits per byte along the run, accuracy with its interval.
+"""Pictures as plain SVG: token chips, bits per byte along the run, accuracies, norms of new rows, starts side by side.
 
 Each stands alone as a file (a README can show it) and can be put inside a page: no script, no font, no request;
 light and dark follow the reader's system through CSS variables; <title> and <desc> say in words what is drawn.
@@ -11,7 +11,7 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from vocabgraft.report.figures import Accuracy, decimal, percent, whole
+from vocabgraft.report.figures import Accuracy, Start, decimal, percent, whole
 from vocabgraft.report.markup import clean, escape
 
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
@@ -105,6 +105,65 @@ def interval_plot(rows: Sequence[Accuracy], chance: float | None) -> str:
         body.append(f'<text x="{x:.1f}" y="{top - 12:g}" text-anchor="middle">chance {percent(chance)}</text>')
         told.append(f"chance: {percent(chance)}")
     return _svg(bottom + 28, "Questions answered right, with 95 % intervals", "; ".join(told), body)
+
+
+def norms_plot(counts: Sequence[int], width: float, title: str) -> str:
+    """Draw how many new rows have which norm: bars of `width`, as a share of the base rows' median, which is marked."""
+    left, right, top, bottom = 56.0, _WIDTH - 24.0, 30.0, 170.0
+    most, pitch = max(counts, default=0), (right - left) / max(len(counts), 1)
+    body = [f'<line class="grid" x1="{left:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>']
+    told = []
+    for n, count in enumerate(counts):
+        low = n * width
+        if count:
+            height, words = count / most * (bottom - top), f"from {low:.2f}: {whole(count)}"
+            body.append(
+                f'<rect x="{left + n * pitch + 1:.1f}" y="{bottom - height:.1f}" width="{pitch - 2:.1f}" '
+                f'height="{height:.1f}" fill="var(--vg-target)"><title>{escape(words)}</title></rect>'
+            )
+            told.append(words)
+        if n % 5 == 0:
+            body.append(f'<text class="dim" x="{left + n * pitch:.1f}" y="{bottom + 18:g}">{low:.1f}</text>')
+    x = left + pitch / width
+    body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top:g}" y2="{bottom:g}" {_DASHED}/>')
+    body.append(f'<text x="{x:.1f}" y="{top - 8:g}" text-anchor="middle">median of the base</text>')
+    return _svg(bottom + 28, title, "; ".join(told), body)
+
+
+def starts_plot(rows: Sequence[Start], base: float) -> str:
+    """Draw bits per byte of each start at once (square) and after the probe (circle, with its interval over seeds),
+    one row each; the base's level dashed."""
+    left, right, pitch, top = 190.0, _WIDTH - 120.0, 26.0, 52.0
+    bottom = top + pitch * max(len(rows), 1)
+    ticks = _ticks(min([base, *(r.after for r in rows)]), max([base, *(max(r.at_once, r.after) for r in rows)]))
+
+    def across(value: float) -> float:
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (right - left)
+
+    body, told = [], [f"base {decimal(base)}"]
+    for tick in ticks:
+        x = across(tick)
+        body.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top:g}" y2="{bottom:g}"/>')
+        body.append(f'<text class="dim" x="{x:.1f}" y="{bottom + 18:g}" text-anchor="middle">{tick:.2f}</text>')
+    body.append(f'<line x1="{across(base):.1f}" x2="{across(base):.1f}" y1="{top:g}" y2="{bottom:g}" {_DASHED}/>')
+    for n, row in enumerate(rows):
+        y = top + pitch * (n + 0.5)
+        body.append(f'<text x="{left - 12:g}" y="{y + 4:g}" text-anchor="end">{escape(row.name)}</text>')
+        if row.low is not None and row.high is not None:
+            path = f"M{across(row.low):.1f} {y:g}H{across(row.high):.1f}"
+            body.append(f'<path d="{path}" stroke="var(--vg-target)" stroke-width="2.5"/>')
+        body += [_mark(across(row.at_once), y, "replay"), _mark(across(row.after), y, "target")]
+        body.append(f'<text x="{right + 10:g}" y="{y + 4:g}">{decimal(row.after)}</text>')
+        told.append(f"{row.name}: at once {decimal(row.at_once)}, after the probe {decimal(row.after)}")
+    body += [
+        _mark(left + 6, 16, "replay"),
+        f'<text x="{left + 16:g}" y="20">at once</text>',
+        _mark(left + 106, 16, "target"),
+        f'<text x="{left + 116:g}" y="20">after the probe</text>',
+        f'<line x1="{left + 240:g}" x2="{left + 270:g}" y1="16" y2="16" {_DASHED}/>',
+        f'<text x="{left + 278:g}" y="20">base model</text>',
+    ]
+    return _svg(bottom + 28, "Starts of the new rows: bits per byte, lower is better", "; ".join(told), body)
 
 
 def inline(svg: str) -> str:

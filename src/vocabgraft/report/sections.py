@@ -31,13 +31,47 @@ def tokens(ledger: Ledger) -> str:
     sample = ledger.find("13-expand-tokenizer", "sample")
     drawn = []
     for item in (sample if isinstance(sample, list) else [])[:_MOST_SAMPLES]:
-        before, after = _pieces(item, "before"), _pieces(item, "after")
+        before, after = _texts(item, "before"), _texts(item, "after")
         if before and after:
             drawn.append(_figure(pictures.token_chips(before, after, str(item.get("text", "")))))
     how = "Each chip is one token, · is a space; outlined chips are tokens the base did not use here." if drawn else ""
     counts = [figures.whole(ledger.find("13-expand-tokenizer", "tokens", when)) for when in ("before", "after")]
     total = f"All measured text of the target language: {counts[0]} tokens before, {counts[1]} after."
     return section("Tokens", paragraph(how), *drawn, paragraph(total if all(counts) else ""))
+
+
+def new_rows(ledger: Ledger) -> str:
+    """Where the new rows came from and what they look like beside the base's."""
+    found, drawn = ledger.find("22-initialise", "norm_histogram"), []
+    counts = found.get("counts") if isinstance(found, dict) else None
+    width = number(found.get("width")) if isinstance(found, dict) else None
+    for route, bars in sorted(counts.items()) if isinstance(counts, dict) and width else []:
+        if isinstance(bars, list) and all(isinstance(n, int) for n in bars) and width:
+            drawn.append(_figure(pictures.norms_plot(bars, width, f"Norms of new {route} rows before training")))
+    taken = figures.decimal(ledger.find("22-initialise", "english_kl"), 5)
+    told = f"Before training they take {taken} nats a token from replay text." if taken else ""
+    examples = ledger.find("22-initialise", "examples")
+    rows = [
+        (e.get("piece", ""), e.get("method", ""), " ".join(_texts(e, "parts")), ", ".join(_texts(e, "nearest")))
+        for e in (examples if isinstance(examples, list) else [])
+        if isinstance(e, dict)
+    ]
+    head = ("piece", "by", "used to be", "nearest base rows")
+    return section("New rows", paragraph(told), *drawn, table(head, rows))
+
+
+def bakeoff(ledger: Ledger) -> str:
+    """Starts side by side, if they were tried on this run."""
+    rows, base = figures.starts(ledger), number(ledger.bakeoff.get("base_bpb"))
+    if not rows or base is None:
+        return ""
+    decimal = figures.decimal
+    cells = [(r.name, decimal(r.at_once), decimal(r.after), decimal(r.english_kl, 5)) for r in rows]
+    head = ("start", "bits per byte at once", "after the probe", "English KL, nats a token")
+    best = str(ledger.bakeoff.get("best", ""))
+    told = f"Best after the probe: {best}; the recipe takes {ledger.bakeoff.get('default', '')}." if best else ""
+    plot = _figure(pictures.starts_plot(rows, base))
+    return section("Starts side by side", plot, table(head, cells, (1, 2, 3)), paragraph(told))
 
 
 def bits(ledger: Ledger) -> str:
@@ -195,9 +229,9 @@ def _figure(svg: str) -> str:
     return f"<figure>{pictures.inline(svg)}</figure>"
 
 
-def _pieces(item: Any, when: str) -> list[str]:
-    pieces = item.get(when) if isinstance(item, dict) else None
-    return [str(piece) for piece in pieces] if isinstance(pieces, list) else []
+def _texts(item: Any, field: str) -> list[str]:
+    found = item.get(field) if isinstance(item, dict) else None
+    return [str(text) for text in found] if isinstance(found, list) else []
 
 
 def _bits_row(

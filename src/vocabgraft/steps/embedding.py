@@ -18,6 +18,8 @@ from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.training.graft import config_of
 
+_EXAMPLES = 12  # new rows that the report shows
+
 
 def resize(context: Context) -> StepResult:
     """Match tokenizer and matrices, from the files: slots need no resize, appended pieces need more rows."""
@@ -67,7 +69,7 @@ def initialise_rows(context: Context) -> StepResult:
     _measure(context, graft.model, context.base_folder(), bits, "base")
     english = old_text(context, graft)
     origins, alignment = start(context, graft, recipe.init, recipe.training.seed)
-    norms, problems = _inspect(context, graft, origins)
+    seen, problems = _inspect(context, graft, origins)
     _measure(context, graft.model, load_expansion(context)[1], bits, "initialised")
     taken = english.taken_by(graft.rows.new["output"].detach())
     save_graft(graft, context.out, None, ["input.new", "output.new"])
@@ -76,17 +78,17 @@ def initialise_rows(context: Context) -> StepResult:
         {
             "methods": dict(sorted(Counter(o.method for o in origins).items())),
             "alignment": alignment,
-            "norms": norms,
+            **seen,
             "english_kl": round(taken, 6),
             "bits_per_byte": bits,
         }
     )
 
 
-def _inspect(context: Context, graft: Any, origins: list[Any]) -> tuple[dict[str, list[float]], list[str]]:
-    """Write `rows.parquet`, one line a new row; norms by route, and what is wrong with the rows."""
+def _inspect(context: Context, graft: Any, origins: list[Any]) -> tuple[dict[str, Any], list[str]]:
+    """Write `rows.parquet`, one line a new row; figures of the rows, and what is wrong with them."""
     from vocabgraft.embedding.initialise import write_rows
-    from vocabgraft.embedding.inspection import Limits, inspect_rows, nearest, problems, texts_of
+    from vocabgraft.embedding.inspection import BIN, Limits, inspect_rows, nearest, problems, texts_of
 
     expansion, folder = load_expansion(context)
     init, old = context.recipe.init, ~graft.rows.is_new
@@ -94,16 +96,22 @@ def _inspect(context: Context, graft: Any, origins: list[Any]) -> tuple[dict[str
     tokenizer = load_tokenizer(folder)
     names = [tokenizer.id_to_token(i) or "" for i in range(len(old))]
     context.reporter.say("looking at the new rows: norms, copies, neighbours")
-    norms, told, seen = {}, [], []
+    norms, counts, told, seen = {}, {}, [], []
     for route in graft.rows.routes():
         rows, base = graft.rows.new[route].detach(), graft.rows.live[route].detach()
         found = inspect_rows(rows, base, old)
         ids, cosines = nearest(rows, base, old)
-        norms[route] = list(found.norms)
+        norms[route], counts[route] = list(found.norms), list(found.histogram)
         told += problems(found, len(rows), sum(n == 0 for n in expansion.uses), limits)
         seen += zip(found.ranks.tolist(), texts_of(ids.tolist(), names), cosines.tolist(), strict=True)
     write_rows(origins, seen, context.out / "rows.parquet")
-    return norms, list(dict.fromkeys(told))
+    pairs = list(zip(origins, seen, strict=True))
+    examples = [
+        {"piece": o.piece, "method": o.method, "parts": [names[i] for i in o.parts], "nearest": s[1]}
+        for o, s in pairs[:: -(-len(pairs) // _EXAMPLES)]
+    ]
+    histogram = {"width": BIN, "counts": counts}
+    return {"norms": norms, "norm_histogram": histogram, "examples": examples}, list(dict.fromkeys(told))
 
 
 def open_state(context: Context, state: Path | None, *, with_adapters: bool, body: str | None = None) -> Any:
