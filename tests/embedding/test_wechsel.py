@@ -40,6 +40,22 @@ def test_a_known_rotation_is_found_again() -> None:
     assert found.fit == pytest.approx(1.0, abs=1e-5)
 
 
+def test_precision_is_of_pairs_the_rotation_did_not_see() -> None:
+    source = random_vectors(300, 8)
+    pairs = [(str(i), str(i)) for i in range(300)]
+    true = align(pairs, source, turned(source), encode, encode)
+    assert 15 < true.held_out < 50
+    assert true.precision == 1.0
+    noise = align(pairs, source, random_vectors(300, 8, seed=1), encode, encode)
+    assert noise.held_out == true.held_out
+    assert noise.precision < 0.2
+    both_right = align(
+        [*pairs, *((str((i + 1) % 300), str(i)) for i in range(300))], source, turned(source), encode, encode
+    )
+    assert both_right.precision > 0.5, "any of a word's translations counts"
+    assert align(PAIRS[:9], source, turned(source), encode, encode).precision is None
+
+
 def test_words_of_several_tokens_carry_the_alignment_too() -> None:
     source = random_vectors(40, 8)
     pairs = [(f"{i} {i + 1}", f"{i} {i + 1}") for i in range(20)]

@@ -113,8 +113,9 @@ def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, 
     pairs = [
         (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
     ]
+    same = _identical_words(base, set(vectors["replay"].ids) & set(vectors["target"].ids))
     alignment = align(
-        pairs,
+        [*pairs, *same],
         vectors["replay"],
         vectors["target"],
         lambda word: encode(base, [" " + word])[0],
@@ -128,4 +129,18 @@ def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, 
         found = omp_blends(ids, *both, atoms=init.neighbours)
     else:
         found = wechsel_blends(ids, *both, neighbours=init.neighbours, temperature=init.temperature)
-    return found, {"pairs": alignment.pairs, "fit": round(alignment.fit, 4), "rows": len(found)}
+    return found, {
+        "dictionary": len(pairs),
+        "identical": len(same),
+        "pairs": alignment.pairs,
+        "fit": round(alignment.fit, 4),
+        "held_out": alignment.held_out,
+        "precision_at_1": None if alignment.precision is None else round(alignment.precision, 4),
+        "rows": len(found),
+    }
+
+
+def _identical_words(tokenizer: Any, ids: set[int]) -> list[tuple[str, str]]:
+    """Words that texts of both languages write alike (mg, COVID, MRI), as pairs."""
+    words = {tokenizer.decode([i]).strip() for i in ids}
+    return [(w, w) for w in sorted(words) if len(w) > 1 and w.isascii() and w.isalpha()]
