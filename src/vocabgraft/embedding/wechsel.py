@@ -128,7 +128,7 @@ def omp_blends(
     new, vectors, sources = _in_one_space(ids, source, target, alignment)
     found = {}
     for start in range(0, len(new), _TOGETHER):
-        chosen, weights = _matching_pursuit(vectors[start : start + _TOGETHER], sources, min(atoms, len(sources)))
+        chosen, weights = matching_pursuit(vectors[start : start + _TOGETHER], sources, min(atoms, len(sources)))
         for i, places, row in zip(new[start:], chosen.tolist(), weights.tolist(), strict=False):
             found[i] = Blend(tuple(source.ids[j] for j in places), tuple(row))
     return found
@@ -145,7 +145,7 @@ def _in_one_space(
     return new, normalize(turned, dim=1), normalize(source.vectors[:, :width], dim=1)
 
 
-def _matching_pursuit(vectors: Tensor, sources: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
+def matching_pursuit(vectors: Tensor, sources: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
     """(N, K) vectors from `atoms` of (M, K) sources each: places (N, atoms), least-squares weights (N, atoms)."""
     rest = vectors
     chosen = torch.zeros(len(vectors), 0, dtype=torch.long)
