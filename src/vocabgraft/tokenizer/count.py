@@ -27,7 +27,7 @@ _BATCH_TEXTS = 1_000_000
 _SHARD_CHARS = 64_000_000
 _ROWS_IN_MEMORY = 7_000_000  # of counts before they are added up, and go to disk if still many: about 500 MB
 _SPLITS = 32  # by the first five bits of a word's hash
-_ENCODED_TOGETHER = 50_000  # words
+_ENCODED_TOGETHER = 200_000  # words
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def count_words(texts: Iterable[str], rule: WordRule, *, threads: int = 1, scrat
     with ThreadPoolExecutor(threads) as pool:
         waiting: list[Future[pl.DataFrame]] = []
         for batch in together(texts, _BATCH_CHARS, _BATCH_TEXTS):
-            waiting.append(pool.submit(_count_batch, batch, rule.pattern))
+            waiting.append(pool.submit(_count_batch, batch, rule))
             if len(waiting) > threads:
                 held.add(waiting.pop(0).result())
         for future in waiting:
@@ -137,11 +137,32 @@ def merged(counts: list[WordCounts]) -> WordCounts:
     return WordCounts(_added_up([c.frame for c in counts]).lazy())
 
 
-def _count_batch(texts: list[str], pattern: str | None) -> pl.DataFrame:
+def _count_batch(texts: list[str], rule: WordRule) -> pl.DataFrame:
     column = pl.Series("word", texts, dtype=pl.String)
-    if pattern is not None:
-        column = column.str.extract_all(pattern).explode().drop_nulls()
-    return column.value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
+    if rule.pattern is None:
+        return _counted(column)
+    if not rule.odd:
+        return _counted(_matches(column, rule.pattern))
+    lines = column.str.split("\n").explode()
+    is_odd = pl.any_horizontal(pl.lit(lines).str.contains(literal, literal=True) for literal in rule.odd)
+    odd = pl.select(is_odd).to_series()
+    parts = lines.filter(~odd).str.split(" ")
+    behind_a_space = _counted(parts.list.slice(1).explode().drop_nulls())
+    found = [
+        _counted(parts.list.first()).filter(pl.col("word") != ""),
+        behind_a_space.with_columns(word=pl.lit(" ") + pl.col("word")),
+        _counted(_matches(lines.filter(odd), rule.pattern)),
+        _counted(_matches(column.filter(column.str.contains("\n", literal=True)), r"\n+")),
+    ]
+    return pl.concat(found)
+
+
+def _matches(column: pl.Series, pattern: str) -> pl.Series:
+    return column.str.extract_all(pattern).explode().drop_nulls()
+
+
+def _counted(column: pl.Series) -> pl.DataFrame:
+    return column.alias("word").value_counts(name="count").with_columns(pl.col("count").cast(pl.Int64))
 
 
 class _Held:
