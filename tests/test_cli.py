@@ -30,7 +30,7 @@ SURFACE = {
     "show": "--json RUN STEP",
     "report": "--json --out RUN",
     "chat": "--ask --json --max-tokens RUN",
-    "bakeoff": "--json --seeds --start --steps RUN",
+    "bakeoff": "--json --seeds --start --steps --trained RUN",
     "measure": "--json --min-count --pieces --script BASE TEXT",
     "serve": "--json --key --port RUN",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",

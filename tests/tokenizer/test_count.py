@@ -259,3 +259,20 @@ def test_saved_and_loaded(tmp_path):
     counts.save(tmp_path / "words.parquet")
     assert WordCounts.load(tmp_path / "words.parquet").frame.equals(counts.frame)
     assert json.loads(counts.frame.write_json()) == [{"word": " 혈압이", "count": 3}, {"word": "가", "count": 1}]
+
+
+@given(parts=st.lists(mixed, max_size=4))
+def test_plain_lines_are_cut_as_the_pattern_would(tokenizers, parts) -> None:
+    texts, rule = ["".join(p) for p in parts], word_rule(tokenizers["gemma"])
+    assert rule.odd
+    found, by_pattern = (count_words(texts, r).frame for r in (rule, WordRule(rule.pattern, rule.reason)))
+    assert found.equals(by_pattern)
+
+
+@given(words=st.lists(st.sampled_from(["a", "b", "c", "가", "나"]), max_size=30))
+def test_words_of_one_hash_are_told_apart(words) -> None:
+    rule = WordRule(r"\S+", "by spaces")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(count, "_HASH", pl.col("word").str.len_bytes().cast(pl.UInt64))
+        found = dict(count_words([" ".join(words)] * 2, rule).frame.iter_rows())
+    assert found == {word: 2 * words.count(word) for word in words}

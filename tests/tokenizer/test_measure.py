@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabgraft.errors import TokenizerError
-from vocabgraft.tokenizer.measure import changed_ids, fertility, load_tokenizer, not_restored, together
+from vocabgraft.tokenizer.measure import changed_ids, fertility, load_tokenizer, moved_tokens, not_restored, together
 
 
 @given(st.lists(st.text(max_size=5), max_size=60), st.integers(1, 20), st.integers(1, 10))
@@ -50,3 +50,13 @@ def test_what_is_no_tokenizer_is_said(tmp_path, text, said) -> None:
         (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(TokenizerError, match=said):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("family", "place"), [("gemma", "slots"), ("gemma", "append"), ("smollm2", "append")])
+def test_base_tokens_that_moved_or_are_gone_are_named(make_expanded, family, place) -> None:
+    found = make_expanded(family, place)
+    base, expanded = load_tokenizer(found.base), load_tokenizer(found.out)
+    assert moved_tokens(base, expanded, found.expansion.ids) == []
+    assert moved_tokens(expanded, base, []) == sorted(
+        t for t, i in expanded.get_vocab().items() if i in set(found.expansion.ids)
+    )

@@ -11,7 +11,7 @@ from vocabgraft.tokenizer.boundary import word_rule
 from vocabgraft.tokenizer.count import WordCounts, count_words
 from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.tokenizer.room import free_ids
-from vocabgraft.tokenizer.select import RARE, Limits, select_pieces
+from vocabgraft.tokenizer.select import RARE, Limits, select_pieces, wrong_parts
 from vocabgraft.tokenizer.train import Candidate, train_pieces
 
 KOREAN = (
@@ -87,3 +87,16 @@ def test_a_piece_of_the_base_is_never_taken_twice(make_base):
     chosen = select_pieces(base, twice, counts, Limits(9), place="append")
     assert chosen.pieces == (candidates[0],)
     assert chosen.dropped == {"already a base piece": [known], "learnt twice": [candidates[0].piece]}
+
+
+@pytest.mark.parametrize("family", BOTH)
+def test_parts_that_do_not_spell_their_piece_are_found(make_base, family):
+    """Of byte-level pieces some are parts of a letter: no text gives them alone, but their bytes do."""
+    base = make_base(family)[0]
+    candidates = learnt(base)[0]
+    pieces, parts = [c.piece for c in candidates], [c.parts for c in candidates]
+    tokenizer = load_tokenizer(base)
+    assert wrong_parts(tokenizer, pieces, parts) == []
+    for n in (0, len(pieces) // 2, len(pieces) - 1):
+        damaged = [*parts[:n], (parts[n][0], *parts[n]), *parts[n + 1 :]]
+        assert wrong_parts(tokenizer, pieces, damaged) == [pieces[n]]

@@ -17,8 +17,8 @@ import polars as pl
 from tokenizers import Tokenizer, pre_tokenizers
 
 from vocabgraft.tokenizer.boundary import merges_over_all, word_rule
-from vocabgraft.tokenizer.joins import ByteJoins, LetterJoins, codes_of, hashed
-from vocabgraft.tokenizer.spelling import bytes_of, is_byte_level
+from vocabgraft.tokenizer.joins import ByteJoins, LetterJoins, codes_of, hashed, plain_letters
+from vocabgraft.tokenizer.spelling import LETTER_OF_BYTE, bytes_of, is_byte_level
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -33,7 +33,8 @@ class Chunks:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """For a tokenizer that `can_chunk`."""
         self._spaces_are_pieces = merges_over_all(tokenizer)
-        self._encode = _by_model(tokenizer) if self._spaces_are_pieces else _by_tokenizer(tokenizer)
+        spelling = _letter_spelling if self._spaces_are_pieces else _byte_spelling
+        self._encode = _encoder(tokenizer, spelling(tokenizer))
         self._joins = _joins(tokenizer)
         self._places: dict[int | str, int] = {}  # chunk -> its place in the next two
         self._starts = np.zeros(0, np.int64)
@@ -102,25 +103,42 @@ class Chunks:
         self._ids = np.append(self._ids, np.fromiter(chain.from_iterable(rows), np.int64, int(sizes.sum())))
 
 
-def _by_tokenizer(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:
-    return lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-
-
-def _by_model(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:
-    """Ids of short texts without what `tokenizers` does before it merges, which takes longer than merging."""
-    model, whole = tokenizer.model, _by_tokenizer(tokenizer)
-    added = {t.content[:2] for t in tokenizer.get_added_tokens_decoder().values()}
-    may_be_added = re.compile("|".join(map(re.escape, sorted(added))) or r"(?!)")
+def _encoder(tokenizer: Tokenizer, spell: Callable[[str], str | None]) -> Callable[[list[str]], list[list[int]]]:
+    """Encodes short texts without what `tokenizers` does before it merges, which takes longer than merging: `spell`
+    says how the model is given a text, None where the whole tokenizer must look at it."""
+    model = tokenizer.model
 
     def encode(texts: list[str]) -> list[list[int]]:
-        spelt = [text.replace(" ", "▁") for text in texts]
-        careful = [n for n, text in enumerate(spelt) if may_be_added.search(text)]
-        rows = [[token.id for token in model.tokenize(text)] for text in spelt]
-        for n, ids in zip(careful, whole([texts[n] for n in careful]), strict=True):
-            rows[n] = ids
+        spelt = [spell(text) for text in texts]
+        rows = [[] if text is None else [token.id for token in model.tokenize(text)] for text in spelt]
+        careful = [n for n, text in enumerate(spelt) if text is None]
+        whole = tokenizer.encode_batch_fast([texts[n] for n in careful], add_special_tokens=False)
+        for n, encoding in zip(careful, whole, strict=True):
+            rows[n] = encoding.ids
         return rows
 
     return encode
+
+
+def _letter_spelling(tokenizer: Tokenizer) -> Callable[[str], str | None]:
+    """With ▁ for a space; a text that may hold an added token is left to the tokenizer."""
+    beginnings = {t.content[:2] for t in tokenizer.get_added_tokens_decoder().values()}
+    may_be_added = re.compile("|".join(map(re.escape, sorted(beginnings))) or r"(?!)")
+
+    def spell(text: str) -> str | None:
+        spelt = text.replace(" ", "▁")
+        return None if may_be_added.search(spelt) else spelt
+
+    return spell
+
+
+def _byte_spelling(tokenizer: Tokenizer) -> Callable[[str], str | None]:
+    """In the letters of bytes, where a text is one word to every known pattern and no normalizer touches it: letters
+    without case, perhaps behind one space. Added tokens are ASCII (`can_chunk`), so none is in there but a space."""
+    if any(t.content.isspace() for t in tokenizer.get_added_tokens_decoder().values()):
+        return lambda text: None
+    one_word, letters = re.compile(f" ?[{plain_letters()}]+"), dict(LETTER_OF_BYTE)
+    return lambda text: text.encode().decode("latin-1").translate(letters) if one_word.fullmatch(text) else None
 
 
 class _Met:

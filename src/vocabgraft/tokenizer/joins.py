@@ -192,6 +192,13 @@ def _kinds() -> npt.NDArray[np.int8]:
     return found
 
 
+def plain_letters() -> str:
+    """All letters without case of the Basic Multilingual Plane, as the inside of a regular expression's brackets."""
+    codes = np.flatnonzero(_kinds() == _PLAIN)
+    runs = np.split(codes, np.flatnonzero(np.diff(codes) > 1) + 1)
+    return "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
+
+
 def _spelt(known: Bools) -> Bools:
     """Letters of the Basic Multilingual Plane whose bytes are all known, (65,536,)."""
     codes = np.arange(_PLANE)

@@ -106,10 +106,11 @@ def not_restored(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
     ]
 
 
-def wrong_parts(base: Tokenizer, pieces: Sequence[str], parts: Sequence[Sequence[int]]) -> list[str]:
-    """New pieces whose recorded parts are not how the base spells them."""
-    found = encode(base, [p.replace("▁", " ") for p in pieces])
-    return [p for p, a, b in zip(pieces, found, parts, strict=True) if a != list(b)]
+def moved_tokens(base: Tokenizer, expanded: Tokenizer, new_ids: Sequence[int]) -> list[str]:
+    """Base tokens of tokenizer.json that have another id, or none, although their id is not a new one."""
+    new, after = set(new_ids), expanded.get_vocab(with_added_tokens=True)
+    before = base.get_vocab(with_added_tokens=True)
+    return sorted(token for token, i in before.items() if i not in new and after.get(token) != i)
 
 
 def moved_pieces(base: Vocabulary, expanded: Vocabulary, new_ids: Sequence[int]) -> list[str]:

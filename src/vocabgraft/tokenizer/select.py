@@ -147,6 +147,19 @@ def _trial(base: Path, pieces: Sequence[Candidate], place: Place, reserved_slots
         return Tokenizer.from_file(str(Path(folder) / "tokenizer.json")), list(made.ids)
 
 
+def wrong_parts(base: Tokenizer, pieces: Sequence[str], parts: Sequence[Sequence[int]]) -> list[str]:
+    """New pieces whose recorded parts are not how the base spells them; of a part of a letter, not its bytes."""
+    texts = text_of(base, pieces)
+    found = dict(zip(texts, base.encode_batch_fast(list(texts.values()), add_special_tokens=False), strict=True))
+
+    def spells(run: Sequence[int], piece: str) -> bool:
+        return (
+            found[piece].ids == list(run) if piece in found else "".join(map(str, map(base.id_to_token, run))) == piece
+        )
+
+    return [piece for piece, run in zip(pieces, parts, strict=True) if not spells(run, piece)]
+
+
 def unreachable(tokenizer: Tokenizer, pieces: Iterable[str]) -> list[str]:
     """Pieces whose own text is not encoded as that one piece; parts of a letter have no text and pass."""
     texts = text_of(tokenizer, pieces)

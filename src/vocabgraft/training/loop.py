@@ -136,7 +136,7 @@ def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> 
 
 
 def _accumulate(
-    graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int, teacher: Teacher | None
+    graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int, teacher: Teacher | None = None
 ) -> float:
     """Gradients of the mean loss over a step's targets, whatever the micro-batch."""
     rows = graft.rows
