@@ -31,7 +31,6 @@ LAW = [
     "--set", "tokenizer.pieces=6143",
     "--set", "tokenizer.min_count=5",
     "--set", "training.tokens_per_step=256",
-    "--set", "init.tokens=32_768",
 ]  # fmt: skip
 TRAINED = 131_072  # tokens an epoch of the rows that show what a start could win
 SMOLLM2 = [

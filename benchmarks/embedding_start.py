@@ -17,6 +17,7 @@ import json
 import resource
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -51,18 +52,26 @@ def shape_4b(new: NewPieces, scratch: Path) -> dict[str, float]:
     matrix = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     save_file({"embed_tokens.weight": matrix}, str(scratch / "4b.safetensors"))
     del matrix
-    before = memory_gb("RssAnon")
+    before, most, done = memory_gb("RssAnon"), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            most[0] = max(most[0], memory_gb("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     began = time.monotonic()
     with safe_open(str(scratch / "4b.safetensors"), "pt") as file:
         base = file.get_tensor("embed_tokens.weight")
         rows, _ = build_rows(base, new, norm=0.75)
-        most = memory_gb("RssAnon")
         old = torch.ones(ROWS, dtype=torch.bool)
         old[list(new.ids)] = False
         inspect_rows(rows, base, old)
         nearest(rows, base, old)
-        most = max(most, memory_gb("RssAnon"))
-    return {"seconds": round(time.monotonic() - began, 1), "extra_gb": round(max(0.0, most - before), 2)}
+    seconds = time.monotonic() - began
+    done.set()
+    watcher.join()
+    return {"seconds": round(seconds, 1), "extra_gb": round(most[0] - before, 2)}
 
 
 def mean_resizing(context: Context, count: int) -> torch.Tensor:

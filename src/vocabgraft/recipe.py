@@ -147,9 +147,9 @@ class Init(Section):
     vector_size: Positive = 64
     min_count: Positive = 5
     """A piece seen less often has no static vector worth using."""
-    tokens: Positive = 65_536
+    tokens: Positive = 32_768
     """distilled: tokens of target text on which the base teaches the rows."""
-    lr: Rate = 3e-3
+    lr: Rate = 1e-3
     """distilled: learning rate of the rows."""
     max_rise: Annotated[float, Field(gt=0)] = 2.0
     """Gate: target bits per byte may be at most this many times the base's before training."""

@@ -265,9 +265,10 @@ def bake_off_run(
 
 
 def all_starts(norm: float) -> list[Start]:
-    """Every method at the recipe's norm, and the subword mean as it comes and at its parts' norm."""
+    """Every method at the recipe's norm; the subword mean as it comes, at its parts' norm, and taught."""
     found = [Start(method, norm) for method in METHODS]
-    return list(dict.fromkeys([*found, Start("subword-mean", 0.0), Start("subword-mean", 1.0)]))
+    others = [Start("subword-mean", 0.0), Start("subword-mean", 1.0), Start("distilled", 0.0)]
+    return list(dict.fromkeys([*found, *others]))
 
 
 def read_starts(names: Sequence[str], norm: float) -> list[Start]:

@@ -43,7 +43,7 @@ class Lesson:
 class Teacher:
     """Gives lessons by a model whose body and old rows do not train."""
 
-    def __init__(self, model: Any, rows: Rows, parts: Mapping[int, Sequence[int]], *, strength: float = 1.0) -> None:
+    def __init__(self, model: Any, rows: Rows, parts: Mapping[int, Sequence[int]], *, strength: float = 10.0) -> None:
         """parts: base ids that spell each new id. strength: weight of hidden states beside that of probabilities."""
         self._model, self._rows, self.strength = model, rows, strength
         self._runs = Runs(parts, len(rows.is_new))
