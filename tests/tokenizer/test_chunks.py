@@ -139,6 +139,14 @@ def test_added_tokens_are_never_cut(make_base, batches) -> None:
     assert_the_same(tokenizer, [*batches, ["가a1b나", "ab3.", "a1", "b3가", "xa1b3."]])
 
 
+def test_added_tokens_with_spaces_are_found_where_spaces_are_pieces(tied_world) -> None:
+    tokenizer = Tokenizer.from_file(str(tied_world.base / "tokenizer.json"))
+    tokenizer.add_tokens([AddedToken(" ab", normalized=False), AddedToken("나 다", normalized=False)])
+    tokenizer.add_tokens([AddedToken("▁혈압", normalized=True), AddedToken("qqq", normalized=False)])
+    assert tokenizer.encode("x ab", add_special_tokens=False).tokens[-1] == " ab"
+    assert_the_same(tokenizer, [[" ab", "x ab", " a b", "나 다", "가나 다라", " 혈압", "가 혈압이", "qq", "xqqqy"]])
+
+
 def test_fewer_chunks_than_words_are_encoded(tied_world, make_base) -> None:
     words = sorted({" " + word for text in tied_world.korean for word in text.split()})
     for folder in (tied_world.base, make_base("smollm2")[0]):

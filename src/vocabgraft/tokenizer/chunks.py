@@ -122,7 +122,7 @@ def _encoder(tokenizer: Tokenizer, spell: Callable[[str], str | None]) -> Callab
 
 def _letter_spelling(tokenizer: Tokenizer) -> Callable[[str], str | None]:
     """With ▁ for a space; a text that may hold an added token is left to the tokenizer."""
-    beginnings = {t.content[:2] for t in tokenizer.get_added_tokens_decoder().values()}
+    beginnings = {t.content[:2].replace(" ", "▁") for t in tokenizer.get_added_tokens_decoder().values()}
     may_be_added = re.compile("|".join(map(re.escape, sorted(beginnings))) or r"(?!)")
 
     def spell(text: str) -> str | None:
@@ -164,7 +164,7 @@ def _parts(text: str, starts: Ints, sizes: Ints) -> list[str]:
 
 def _joins(tokenizer: Tokenizer) -> LetterJoins | ByteJoins:
     if merges_over_all(tokenizer):
-        return LetterJoins(tokenizer.get_vocab(with_added_tokens=True))
+        return LetterJoins(p.replace(" ", "▁") for p in tokenizer.get_vocab(with_added_tokens=True))
     added = [t.content for t in tokenizer.get_added_tokens_decoder().values()]
     return ByteJoins(tokenizer.get_vocab(with_added_tokens=False), added, composes=tokenizer.normalizer is not None)
 
