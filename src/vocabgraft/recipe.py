@@ -144,6 +144,8 @@ class Init(Section):
     neighbours: Positive = 10
     """Tokens of the other language that a WECHSEL or OMP row is a blend of."""
     temperature: Annotated[float, Field(gt=0)] = 0.1
+    identical_words: bool = False
+    """Take words written alike on both sides (mg, MRI) for pairs of the dictionary."""
     vector_size: Positive = 64
     min_count: Positive = 5
     """A piece seen less often has no static vector worth using."""

@@ -113,7 +113,8 @@ def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, 
     pairs = [
         (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
     ]
-    same = _identical_words(base, set(vectors["replay"].ids) & set(vectors["target"].ids))
+    shared = set(vectors["replay"].ids) & set(vectors["target"].ids)
+    same = _identical_words(base, shared) if init.identical_words else []
     alignment = align(
         [*pairs, *same],
         vectors["replay"],
