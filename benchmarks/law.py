@@ -42,7 +42,7 @@ QUICK = [
     "--budget", "smoke", "--until", "41-instruct", "--set", "training.tokens_per_step=512",
     *(word for n in range(7) for word in ("--set", f"stage.{n}.tokens=512")), "--set", "instruct.tokens=512",
 ]  # fmt: skip
-_TRIAL_STEPS = 3  # they tell what a step costs; the first costs more
+_TRIAL_STEPS = 4  # they tell what a step costs; the first costs more (a quick run has time for two)
 
 
 def run_job(folder: Path, *extra: str) -> None:
@@ -56,7 +56,7 @@ def run_job(folder: Path, *extra: str) -> None:
     )  # fmt: skip
 
 
-def control(context: Context, cpu_seconds: float, scratch: Path) -> tuple[Path, dict[str, Any]]:
+def control(context: Context, cpu_seconds: float, scratch: Path, trial_steps: int) -> tuple[Path, dict[str, Any]]:
     """Base tokenizer + LoRA on the same mixture for the same CPU-seconds; returns the merged folder."""
     recipe, base = context.recipe, context.base_folder()
     tokenizer, (bos, _) = load_tokenizer(base), bos_of(base)
@@ -78,7 +78,7 @@ def control(context: Context, cpu_seconds: float, scratch: Path) -> tuple[Path, 
         train(graft, mixture.batch, schedule, micro_batch=2, on_step=lambda step, loss: clock.append(now() - began))
         return graft, clock
 
-    first, *_, last = trial = fit(_TRIAL_STEPS)[1]
+    first, *_, last = trial = fit(trial_steps)[1]
     steps = 1 + max(1, round((cpu_seconds - first) / ((last - first) / (len(trial) - 1))))
     graft, clock = fit(steps)
     state = scratch / "state"
@@ -98,14 +98,14 @@ def measure(context: Context, folder: Path, limit: int) -> dict[str, Bits]:
     }
 
 
-def compare(folder: Path, scratch: Path, share: float) -> dict[str, Any]:
+def compare(folder: Path, scratch: Path, share: float, trial_steps: int) -> dict[str, Any]:
     """Base, ours and the control (which gets that share of our CPU-seconds) on the same windows."""
     run = Run.open(folder)
     context = Context("benchmark", (), run.recipe, run, scratch, detect(folder), Silent())
     manifests = {s.key: run.manifest(s.key) for s in STEPS}
     stages = [m for k, m in manifests.items() if m and k[0] == "3"]
     spent = sum(m.metrics["cpu_seconds"] for m in stages)
-    controlled, cost = control(context, share * spent, scratch)
+    controlled, cost = control(context, share * spent, scratch, trial_steps)
     limit = run.recipe.evaluate.final_bytes
     final, base = run.path("41-instruct", "model"), context.base_folder()
     found = {n: measure(context, f, limit) for n, f in (("base", base), ("ours", final), ("control", controlled))}
@@ -152,7 +152,7 @@ def main() -> None:
         else:
             folder = arguments.run
         share = 1 / 8 if arguments.quick else 1.0
-        print(json.dumps(compare(folder, scratch, share), ensure_ascii=False))
+        print(json.dumps(compare(folder, scratch, share, 2 if arguments.quick else _TRIAL_STEPS), ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from vocabgraft.steps.context import Context, Reporter
 from vocabgraft.steps.embedding import old_text, open_state, probe
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step
 from vocabgraft.steps.start import start as start_rows
+from vocabgraft.steps.start import train_rows
 from vocabgraft.steps.tokenizer import load_expansion
-
-_GROUPS = ("input.new", "output.new")
 
 
 @dataclass(frozen=True)
@@ -218,26 +217,7 @@ def _trained(context: Context, graft: Any, init: Init, tokens: int) -> float:
 
 
 def _train_rows(context: Context, graft: Any, batches: Any, steps: int) -> None:
-    from vocabgraft.training.loop import Schedule, train
-
-    training = context.recipe.training
-    schedule = Schedule(
-        _GROUPS,
-        steps,
-        lr_new=context.recipe.stage[2].lr.new,
-        warmup=training.warmup,
-        weight_decay=training.weight_decay,
-        clip=training.clip,
-        row_epsilon=training.row_epsilon,
-    )
-    with context.reporter.bar("probe", steps) as advance:
-        train(
-            graft,
-            batches.batch,
-            schedule,
-            micro_batch=context.machine.micro_batch,
-            on_step=lambda step, loss: advance(1),
-        )
+    train_rows(context, graft, batches, steps, context.recipe.stage[2].lr.new, "probe")
 
 
 def _row(name: str, trials: list[dict[str, float]]) -> Row:

@@ -33,21 +33,30 @@ def start(context: Context, graft: Any, init: Init, seed: int) -> tuple[list[Any
 def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
     """Teach the new rows, in place, what the base says of target text; the body and the old rows stand still."""
     from vocabgraft.training.distill import Teacher
+
+    expansion = load_expansion(context)[0]
+    batches, steps = corpus_mixture(context, 0.0, seed, init.tokens), steps_for(context.recipe, init.tokens)
+    teacher = Teacher(graft.model, graft.rows, dict(zip(expansion.ids, expansion.parts, strict=True)))
+    train_rows(context, graft, batches, steps, init.lr, "rows learn from the base", teacher)
+
+
+def train_rows(
+    context: Context, graft: Any, batches: Any, steps: int, lr: float | None, label: str, teacher: Any = None
+) -> None:
+    """Train the new rows alone, in place, on both routes."""
     from vocabgraft.training.loop import Schedule, train
 
-    expansion, training = load_expansion(context)[0], context.recipe.training
-    batches = corpus_mixture(context, 0.0, seed, init.tokens)
-    steps = steps_for(context.recipe, init.tokens)
-    teacher = Teacher(graft.model, graft.rows, dict(zip(expansion.ids, expansion.parts, strict=True)))
+    training = context.recipe.training
     schedule = Schedule(
         ("input.new", "output.new"),
         steps,
-        lr_new=init.lr,
+        lr_new=lr,
         warmup=training.warmup,
+        weight_decay=training.weight_decay,
         clip=training.clip,
         row_epsilon=training.row_epsilon,
     )
-    with context.reporter.bar("rows learn from the base", steps) as advance:
+    with context.reporter.bar(label, steps) as advance:
         train(
             graft,
             batches.batch,
