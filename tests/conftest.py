@@ -48,7 +48,7 @@ class World:
         size: int | None = self.expansion.rows
         return size
 
-    def graft(self, *, dtype: str = "float32", rank: int = 0) -> Any:
+    def graft(self, *, dtype: str = "float32", rank: int = 0, untie: bool = False) -> Any:
         """A fresh live model with its rows; with a rank, adapters on q_proj and down_proj that already do something."""
         import torch
 
@@ -59,7 +59,7 @@ class World:
 
         model = load_model(self.base, dtype=dtype)
         grow(model, self.size)
-        graft = Graft(model, Rows(model, self.ids))
+        graft = Graft(model, Rows(model, self.ids, untie=untie))
         if rank:
             graft.adapters = lora.attach(model, rank=rank, alpha=2 * rank, modules=["q_proj", "down_proj"], seed=0)
             generator = torch.Generator().manual_seed(1)

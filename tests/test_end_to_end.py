@@ -114,7 +114,17 @@ def grown(vocabgraft: Command, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-@pytest.fixture(scope="module", params=["tied", "untied", "grown"])
+@pytest.fixture(scope="module")
+def row_untied(vocabgraft: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tied base whose new rows have a value for each route; they begin as the base teaches them."""
+    folder = tmp_path_factory.mktemp("row-untied") / "run"
+    settings = ["--set", "init.row_untied=true", "--set", "init.method=distilled"]
+    said = vocabgraft("run", "tiny-cpu", *settings, "--folder", folder)
+    assert said.returncode == 0, said.stderr
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tied", "untied", "grown", "row_untied"])
 def finished(request: pytest.FixtureRequest) -> Path:
     """Each of the runs."""
     found = request.getfixturevalue(request.param)
@@ -122,7 +132,8 @@ def finished(request: pytest.FixtureRequest) -> Path:
 
 
 def is_tied(folder: Path) -> bool:
-    return Run.open(folder).recipe.base.tied
+    recipe = Run.open(folder).recipe
+    return recipe.base.tied and not recipe.init.row_untied
 
 
 def outputs(folder: Path, step: str) -> dict[str, str]:

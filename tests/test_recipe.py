@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.corpus.source import locate
 from vocabgraft.errors import RecipeError
-from vocabgraft.recipe import BUDGETS, load_recipe, recipe_from_resolved, recipe_path, shipped_recipes
+from vocabgraft.recipe import load_recipe, recipe_from_resolved, recipe_path, shipped_recipes
+from vocabgraft.recipe_sections import BUDGETS
 
 SHIPPED = shipped_recipes()
 

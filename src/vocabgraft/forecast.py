@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vocabgraft.errors import MachineError
-from vocabgraft.recipe import Recipe, Shape
+from vocabgraft.recipe import Recipe
+from vocabgraft.recipe_sections import Shape
 
 _GIB = 2**30
 _NF4 = 0.53  # bytes a number: half a byte, and scales quantised once more (QLoRA, arXiv 2305.14314, section 3)
@@ -187,10 +188,11 @@ def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened
     old, new = matrix_rows(recipe) * shape.hidden, recipe.tokenizer.pieces * shape.hidden
     adapters = adapter_numbers(shape, recipe.lora.rank, recipe.lora.modules) if adapted else 0
     body = body_numbers(shape) * (_NF4 if adapted and recipe.lora.body == "nf4" else 2)
-    # On a tied matrix the two routes are one value: each block counts once.
-    blocks = {g.split(".")[-1] if base.tied else g for g in train if g != "lora"}
+    # Where the two routes are one value, a block counts once.
+    shared = {"old": base.tied, "new": base.tied and not recipe.init.row_untied}
+    blocks = {b if shared[b] else g for g in train if g != "lora" for b in [g.split(".")[-1]]}
     trained = sum(old if b.endswith("old") else new for b in blocks) + (adapters if "lora" in train else 0)
-    held = matrices * new + (matrices * old if opened else 0) + adapters
+    held = (1 if shared["new"] else 2) * new + (matrices * old if opened else 0) + adapters
     return body + 2 * matrices * old + 4 * held + (12 + copies) * trained
 
 

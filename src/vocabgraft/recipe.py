@@ -17,239 +17,28 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vocabgraft.errors import RecipeError
 from vocabgraft.recipe_errors import explain
+from vocabgraft.recipe_sections import (
+    BUDGETS,
+    Base,
+    BudgetName,
+    Data,
+    Deploy,
+    Evaluate,
+    Init,
+    Instruct,
+    Lora,
+    Section,
+    Stage,
+    Tokenizer,
+    Training,
+)
 from vocabgraft.recipe_values import apply_settings, pick_budget
-
-BudgetName = Literal["smoke", "demo", "short", "full"]
-BUDGETS: tuple[str, ...] = get_args(BudgetName)
-Group = Literal["input.old", "input.new", "output.old", "output.new", "lora"]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen table of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Shape(Section):
-    """The size of a decoder: what `plan` needs to know before any weight is loaded."""
-
-    hidden: Positive
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive
-    head_dim: Positive
-    intermediate: Positive
-    vocabulary: Positive
-    """Rows of the embedding matrix."""
-
-
-class Base(Section):
-    """The model that learns: where it comes from and on which terms."""
-
-    name: str
-    kind: Literal["pypi-gguf", "hub", "folder", "random-gemma3"]
-    source: str
-    """Python package, `owner/model@revision`, folder, or the seed of a random model."""
-    license: str
-    license_url: str = ""
-    sha256: str | None = None
-    """SHA-256 of the file the base is made from, where it is one file."""
-    gate: str = ""
-    """What a person must do before the weights can be had."""
-    tied: bool = True
-    shape: Shape
-
-
-class Data(Section):
-    """Corpora of the target language and of what must be kept (replay), and the dictionary."""
-
-    language: str
-    script: str
-    target: tuple[str, ...] = Field(min_length=1)
-    replay: tuple[str, ...] = Field(min_length=1)
-    dictionary: tuple[str, ...] = ()
-    license: str = "see each source"
-    held_out: Share = 0.15
-    """Share of documents, chosen by hash, that training never sees."""
-    min_chars: Positive = 40
-    max_chars: Positive = 20_000
-    """Longer documents are split at sentence ends; nothing is lost."""
-    min_script_share: Share = 0.3
-    max_bytes: Positive = 200_000_000
-    """Bytes of text collected per side, in source order."""
-
-
-class Tokenizer(Section):
-    """Which pieces are added and where they go."""
-
-    method: Literal["continued-bpe", "sentencepiece"] = "continued-bpe"
-    """continued-bpe: merges over the base's own segmentation. sentencepiece: a model of its own, then merged in."""
-    pieces: Positive
-    min_count: Positive = 2
-    """A merge must occur this often in the training text …"""
-    per_million: Annotated[float, Field(ge=0)] = 0.0
-    """… and this often per million of its words: a floor that grows with the corpus."""
-    rare_share: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """At most this share of the pieces may have fewer than 100 uses; the rest is left out."""
-    stop_at_knee: bool = False
-    """Take no piece after the knee of the compression curve."""
-    cross_word: bool = False
-    """Let a piece hold several words (spaces inside). Not for byte-level tokenizers, which cut at spaces first."""
-    drop_names: bool = False
-    """Korean: leave out names of persons, places and organisations (kiwipiepy)."""
-    drop_particles: bool = False
-    """Korean: leave out nouns with a particle glued on, such as 환자는 (kiwipiepy)."""
-    place: Literal["slots", "append"] = "slots"
-    """slots: in placeholders and padded rows that nothing names. append: after all ids, and the matrices grow."""
-    reserved_slots: Positive = 99
-    """`<unused0>` … below this number stay untouched (MedGemma uses some for its thinking)."""
-
-    @model_validator(mode="after")
-    def _cross_word_needs_merges(self) -> Tokenizer:
-        if self.cross_word and self.method != "continued-bpe":
-            raise ValueError(f"cross_word works with method 'continued-bpe' alone, not {self.method!r}")
-        return self
-
-
-class Init(Section):
-    """How the new rows start."""
-
-    method: Literal[
-        "random",
-        "mean",
-        "subword-mean",
-        "length-weighted",
-        "first-subword",
-        "eeve",
-        "wechsel",
-        "omp",
-        "hybrid",
-        "distilled",
-    ] = "hybrid"
-    """What a row is a blend of (`embedding/blend.py`); hybrid: subword mean and WECHSEL; random is a baseline."""
-    wechsel_share: Share = 0.1
-    """hybrid: weight of the WECHSEL row beside the subword mean, where the vectors support it."""
-    norm: Annotated[float, Field(ge=0, le=2)] = 0.75
-    """Norm of a new row as a share of its parts' mean norm (tied: between the input's 1 and the output's less); 0: as
-    the method gives it."""
-    neighbours: Positive = 10
-    """Tokens of the other language that a WECHSEL or OMP row is a blend of."""
-    temperature: Annotated[float, Field(gt=0)] = 0.1
-    identical_words: bool = False
-    """Take words written alike on both sides (mg, MRI) for pairs of the dictionary."""
-    vector_size: Positive = 64
-    min_count: Positive = 5
-    """A piece seen less often has no static vector worth using."""
-    tokens: Positive = 32_768
-    """distilled: tokens of target text on which the base teaches the rows."""
-    lr: Rate = 1e-3
-    """distilled: learning rate of the rows."""
-    max_rise: Annotated[float, Field(gt=0)] = 2.0
-    """Gate: target bits per byte may be at most this many times the base's before training."""
-    max_kl: Annotated[float, Field(gt=0)] = 0.05
-    """Gate: nats a token that new rows may take from replay text before training."""
-    norm_range: tuple[float, float] = (0.3, 1.7)
-    """Gate: least and most norm of a new row, as a share of the base's median."""
-    max_copies: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Gate: share of new rows that may equal another new row."""
-    max_unused: Annotated[float, Field(ge=0, le=1)] = 0.2
-    """Gate: share of pieces that may never occur in the training text."""
-
-
-class Rates(Section):
-    """Learning rates by what they move."""
-
-    new: Rate | None = None
-    old: Rate | None = None
-    lora: Rate | None = None
-
-
-class Stage(Section):
-    """One of the seven trainings: rows x routes, a token budget, rates."""
-
-    name: str
-    train: tuple[Group, ...] = Field(min_length=1)
-    tokens: Positive
-    lr: Rates
-    replay_share: Share = 0.2
-
-    @model_validator(mode="after")
-    def _every_group_has_a_rate(self) -> Stage:
-        for group in self.train:
-            kind = group.split(".")[-1]
-            if getattr(self.lr, kind) is None:
-                raise ValueError(f"trains {group!r} but lr.{kind} is not given")
-        return self
-
-
-class Lora(Section):
-    """Adapters of the body (stages 6 and 7, instruction tuning)."""
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    body: Literal["nf4", "bf16"] = "nf4"
-    """How the frozen body is held while adapters train; they are merged into the full-precision body."""
-    modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class Training(Section):
-    """What all stages share."""
-
-    seed: int = 1
-    window: Positive = 256
-    """Tokens per packed row."""
-    tokens_per_step: Positive = 2048
-    warmup: Share = 0.1
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    row_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    """AdamW's epsilon for rows: a gradient well below it (the step's text does not hold the row) moves little."""
-
-
-class Instruct(Section):
-    """Instruction tuning on questions and free-text pairs; loss on answers only."""
-
-    questions: tuple[str, ...] = ("samples:questions_ko",)
-    instructions: tuple[str, ...] = ("samples:instructions_ko",)
-    test_share: Share = 0.5
-    """Share of the questions, by hash, kept for evaluation only."""
-    train: tuple[Group, ...] = ("input.new", "output.new", "lora")
-    tokens: Positive
-    lr: Rates
-    replay_share: Share = 0.2
-    """Share of packed rows that are plain corpus text of both sides, so that tuning does not undo the stages."""
-
-
-class Evaluate(Section):
-    """What is measured, on what."""
-
-    target_questions: tuple[str, ...] = ("samples:questions_ko",)
-    replay_questions: tuple[str, ...] = ("samples:questions_en",)
-    window_bytes: Positive = 1024
-    """Bits per byte are measured in windows of this many bytes of text, for every tokenizer alike."""
-    probe_bytes: Positive = 16_384
-    """Held-out bytes per side measured after every stage."""
-    final_bytes: Positive = 65_536
-    max_questions: Positive = 400
-
-
-class Deploy(Section):
-    """Formats of the result and the proof that it serves."""
-
-    quantize: Literal["q4_0", "q4_1", "q8_0"] = "q4_1"
-    max_rise: Annotated[float, Field(gt=0)] = 0.25
-    """Gate: share by which quantising may raise bits per byte."""
-    question: str
-    greedy_prompts: Positive = 20
 
 
 class Recipe(Section):
@@ -274,6 +63,14 @@ class Recipe(Section):
         spec = self.tokenizer
         if (spec.drop_names or spec.drop_particles) and self.data.script != "Hangul":
             raise ValueError(f"tokenizer.drop_names, drop_particles: for Hangul alone, not {self.data.script}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_what_is_tied_can_be_untied(self) -> Recipe:
+        if self.init.row_untied and not self.base.tied:
+            raise ValueError(
+                "init.row_untied: for tied bases alone; here the two matrices are apart (base.tied = false)"
+            )
         return self
 
     def section(self, dotted: str) -> Any:

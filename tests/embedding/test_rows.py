@@ -120,6 +120,10 @@ def test_a_hash_tells_bytes_apart() -> None:
 
 @pytest.fixture(scope="module")
 def reference(world):
+    return by_autograd(world)
+
+
+def by_autograd(world):
     """Loss and the gradient of each route by plain autograd: two leaves for the matrices, whole logits, no chunks."""
     graft, batch = world.graft(), world.mixture().batch(0)
     tokens, positions, targets = (torch.from_numpy(x) for x in (batch.tokens, batch.positions, batch.targets))
@@ -155,3 +159,48 @@ def test_gradients_equal_autograd_for_every_choice_of_groups(world, reference, g
                 expected = whole.clone()
                 expected[world.ids] = 0.0
                 close(masters[route].grad, expected, f"{route}.old")
+
+
+@pytest.mark.parametrize("groups", SUBSETS, ids="+".join)
+def test_row_untied_each_new_row_gets_the_gradient_of_each_route_apart(tied_world, groups: tuple[str, ...]) -> None:
+    graft, batch = tied_world.graft(untie=True), tied_world.mixture().batch(0)
+    rows = graft.rows
+    if any(g.endswith(".old") for g in groups):
+        rows.open_old()
+    expected_loss, gradients = by_autograd(tied_world)
+    assert loop._accumulate(graft, batch, groups, micro_batch=2) == pytest.approx(expected_loss, rel=1e-5)
+    for route in ("input", "output"):
+        if f"{route}.new" in groups:
+            close(rows.new[route].grad, gradients[route][tied_world.ids], f"{route}.new")
+        else:
+            assert rows.new[route].grad is None
+    old = [g for g in groups if g.endswith("old")]
+    if old:
+        assert rows.old["input"] is rows.old["output"], "old rows stay shared"
+        whole = sum(gradients[g.partition(".")[0]] for g in old)
+        whole[tied_world.ids] = 0.0
+        close(rows.old["input"].grad, whole, "old")
+
+
+def test_row_untied_a_token_is_looked_up_in_one_value_and_scored_by_the_other(tied_world) -> None:
+    graft = tied_world.graft(dtype="bfloat16", untie=True)
+    rows, ids = graft.rows, tied_world.ids
+    before, untouched = rows.hashes(), rows.live["input"][~rows.is_new].clone()
+    assert set(before) == {"input.old", "input.new", "output.new"}
+    with torch.no_grad():
+        rows.new["input"].fill_(0.5)
+        rows.new["output"].fill_(0.25)
+    rows.write()
+    assert (rows.look_up(ids[None])[0] == 0.5 * rows.scale).all()
+    assert (graft.model.get_input_embeddings()(ids) == 0.5 * rows.scale).all(), "the model's own look-up too"
+    assert (graft.model.get_output_embeddings().weight[ids] == 0.25).all()
+    assert torch.equal(rows.live["output"][~rows.is_new], untouched)
+    moved = {name for name, value in rows.hashes().items() if value != before[name]}
+    assert moved == {"input.new", "output.new"}
+    assert rows.values_of(["output.new", "output.old", "lora"]) == {"output.new", "input.old", "lora"}
+
+
+def test_an_untied_model_has_nothing_to_untie(make_world) -> None:
+    rows = make_world(tied=False).graft(untie=True).rows
+    assert not rows.row_untied
+    assert not rows.embedding._forward_hooks

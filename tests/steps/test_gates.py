@@ -10,7 +10,7 @@ import pytest
 from vocabgraft.corpus.document import Tally
 from vocabgraft.errors import DataError, ProofError, RunError
 from vocabgraft.evaluation.questions import read_questions, split_questions
-from vocabgraft.recipe import Init
+from vocabgraft.recipe_sections import Init
 from vocabgraft.steps import deployment, embedding
 from vocabgraft.steps.deployment import quantised_file
 from vocabgraft.steps.evaluation import unseen_questions
@@ -22,18 +22,19 @@ HASHES = {"input.old": "a", "input.new": "b", "output.old": "c", "output.new": "
 @pytest.mark.parametrize("moved", sorted(HASHES))
 def test_what_a_stage_does_not_name_must_not_move(moved: str) -> None:
     after = {**HASHES, moved: "moved"}
+    groups = [g for g in HASHES if g not in (moved, "body")]
     with pytest.raises(ProofError, match=rf"^{moved} moved while training only .*nothing was published"):
-        prove_frozen(HASHES, after, [g for g in HASHES if g not in (moved, "body")], tied=False)
+        prove_frozen(HASHES, after, groups, free=groups)
     if moved != "body":
-        proof = prove_frozen(HASHES, after, [moved], tied=False)
+        proof = prove_frozen(HASHES, after, [moved], free=[moved])
         assert (proof["checked"], proof["names"]) == (5, sorted(set(HASHES) - {moved}))
 
 
 def test_on_a_tied_matrix_either_route_moves_the_one_value() -> None:
     before = {"input.old": "a", "input.new": "b", "body": "e"}
-    assert prove_frozen(before, {**before, "input.new": "x"}, ["output.new"], tied=True)["identical"]
-    with pytest.raises(ProofError, match=r"^input\.old moved"):
-        prove_frozen(before, {**before, "input.old": "x"}, ["output.new"], tied=True)
+    assert prove_frozen(before, {**before, "input.new": "x"}, ["output.new"], free={"input.new"})["identical"]
+    with pytest.raises(ProofError, match=r"^input\.old moved while training only output\.new"):
+        prove_frozen(before, {**before, "input.old": "x"}, ["output.new"], free={"input.new"})
 
 
 def test_a_bad_start_is_refused() -> None:

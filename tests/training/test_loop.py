@@ -45,6 +45,16 @@ def test_a_stage_moves_what_it_names_and_not_one_bit_else(world, groups: tuple[s
 
 
 @pytest.mark.parametrize("groups", STAGES, ids="+".join)
+def test_row_untied_a_stage_moves_one_route_of_new_rows(tied_world, groups: tuple[str, ...]) -> None:
+    graft = tied_world.graft(dtype="bfloat16", rank=4, untie=True)
+    before = graft.hashes()
+    train(graft, tied_world.mixture().batch, schedule(groups), micro_batch=4)
+    after = graft.hashes()
+    moved = {g.replace("output.old", "input.old") for g in groups}
+    assert {key for key in before if before[key] != after[key]} == moved == graft.rows.values_of(groups)
+
+
+@pytest.mark.parametrize("groups", STAGES, ids="+".join)
 def test_every_stage_learns(world, groups: tuple[str, ...]) -> None:
     graft, batch = world.graft(rank=4), world.mixture().batch(0)
     done = train(graft, lambda step: batch, schedule(groups, steps=6, weight_decay=0.0), micro_batch=4)

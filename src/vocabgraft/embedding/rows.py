@@ -8,13 +8,15 @@ optimiser state, and cannot move: not by weight decay, not by old momentum.
     rows    old:    every id the base had in use      new:    `ids`, contiguous or scattered
 
 On a tied matrix both routes share one value. Training one route means taking its gradient and leaving out the
-other's, so `input.new` and `output.new` stay different trainings of the same rows.
+other's, so `input.new` and `output.new` stay different trainings of the same rows. Row-untied, the old rows stay
+shared and each new row has two values: the matrix holds those of the output route, and a hook on the embedding
+looks new tokens up in a small (N, D) tensor of their own. No copy of the matrix is made before export.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -27,10 +29,10 @@ class Rows:
     """Float32 masters over the live matrices of `model`.
 
     ids: (N,) the new rows. Matrices are (V, D). Masters of new rows always exist; those of old rows are made by
-    `open_old`, one a matrix (a tied model has one).
+    `open_old`, one a matrix (a tied model has one). untie: a tied model's new rows get a value for each route.
     """
 
-    def __init__(self, model: nn.Module, ids: Tensor) -> None:
+    def __init__(self, model: nn.Module, ids: Tensor, *, untie: bool = False) -> None:
         self.embedding: Any = model.get_input_embeddings()
         head: Any = model.get_output_embeddings()
         self.ids = ids.to(model.get_input_embeddings().weight.device)
@@ -41,16 +43,38 @@ class Rows:
         self.is_new[ids] = True
         self.place = torch.full((len(self.is_new),), -1, dtype=torch.long, device=device)
         self.place[ids] = torch.arange(len(ids), device=device)
-        self.new = self._masters(lambda w: w[ids])
+        self.shared = {"old": self.tied, "new": self.tied and not untie}
+        self.new = self._masters("new", lambda w: w[ids])
         self.old: dict[str, nn.Parameter] = {}
+        self._own: Tensor | None = None
+        if self.row_untied:
+            self._own = self.live["input"].detach()[self.ids].clone()
+            self.embedding.register_forward_hook(self._look_up_in(self._own))
 
-    def _masters(self, pick: Any) -> dict[str, nn.Parameter]:
-        """One float32 parameter per matrix; a tied model has the same one under both routes."""
+    def _masters(self, block: str, pick: Any) -> dict[str, nn.Parameter]:
+        """One float32 parameter per route; where the block is shared, the same one under both."""
         made = {"input": nn.Parameter(pick(self.live["input"].detach()).float().clone())}
         made["output"] = (
-            made["input"] if self.tied else nn.Parameter(pick(self.live["output"].detach()).float().clone())
+            made["input"] if self.shared[block] else nn.Parameter(pick(self.live["output"].detach()).float().clone())
         )
         return made
+
+    def _look_up_in(self, own: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        """A forward hook that puts rows of `own` (N, D) where the embedding looked up new tokens."""
+
+        @torch.no_grad()
+        def hook(embedding: nn.Module, tokens: tuple[Tensor, ...], found: Tensor) -> Tensor:
+            place = self.place[tokens[0]]
+            new = place >= 0
+            found[new] = own[place[new]] * self.scale
+            return found
+
+        return hook
+
+    @property
+    def row_untied(self) -> bool:
+        """Whether new rows have two values over one matrix."""
+        return self.tied and not self.shared["new"]
 
     @property
     def scale(self) -> float:
@@ -61,20 +85,29 @@ class Rows:
     def open_old(self) -> None:
         """Make masters of the whole matrices, so that old rows can train."""
         if not self.old:
-            self.old = self._masters(lambda w: w)
+            self.old = self._masters("old", lambda w: w)
 
     @torch.no_grad()
     def write(self) -> None:
         """Put the masters into the live matrices."""
-        for route in self.routes():
+        if self.old:
+            for route in self.routes("old"):
+                self.live[route].copy_(self.old[route])
+        for route in self.routes("new"):
             live = self.live[route]
-            if self.old:
-                live.copy_(self.old[route])
-            live[self.ids] = self.new[route].to(live.dtype)
+            if self._own is not None and route == "input":
+                self._own.copy_(self.new[route])
+            else:
+                live[self.ids] = self.new[route].to(live.dtype)
 
-    def routes(self) -> tuple[str, ...]:
-        """The distinct matrices: one when tied."""
-        return ("input",) if self.tied else ROUTES
+    def routes(self, block: str = "new") -> tuple[str, ...]:
+        """The routes by which a block has values of its own: one where both share them."""
+        return ("input",) if self.shared[block] else ROUTES
+
+    def values_of(self, groups: Collection[str]) -> set[str]:
+        """What moves when the groups train, as `hashes` names it: shared values stand under 'input'."""
+        blocks = {g: g.partition(".")[2] for g in groups}
+        return {f"input.{b}" if b and self.shared[b] else g for g, b in blocks.items()}
 
     @torch.no_grad()
     def look_up(self, tokens: Tensor) -> Tensor:
@@ -101,15 +134,14 @@ class Rows:
             parameter = (self.old if block == "old" else self.new)[route]
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield (block if self.tied else group), parameter
+                yield (block if self.shared[block] else group), parameter
 
     def state(self) -> dict[str, Tensor]:
         """Masters by name, for saving."""
         named = {}
-        for route in self.routes():
-            for block, masters in (("new", self.new), ("old", self.old)):
-                if masters:
-                    named[f"{route}.{block}"] = masters[route].detach()
+        for block, masters in (("new", self.new), ("old", self.old)):
+            for route in self.routes(block) if masters else ():
+                named[f"{route}.{block}"] = masters[route].detach()
         return named
 
     @torch.no_grad()
@@ -123,12 +155,12 @@ class Rows:
         self.write()
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of old and new rows of each live matrix, as the model uses them."""
-        found = {}
-        for route in self.routes():
-            live = self.live[route].detach()
-            found[f"{route}.old"] = hash_tensor(live[~self.is_new])
-            found[f"{route}.new"] = hash_tensor(live[self.is_new])
+        """SHA-256 of old and new rows by route, as the model uses them."""
+        found = {f"{r}.old": hash_tensor(self.live[r].detach()[~self.is_new]) for r in self.routes("old")}
+        for route in self.routes("new"):
+            found[f"{route}.new"] = hash_tensor(self.live[route].detach()[self.is_new])
+        if self._own is not None:
+            found["input.new"] = hash_tensor(self._own)
         return found
 
 

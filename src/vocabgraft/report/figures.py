@@ -314,7 +314,8 @@ def _initialised(ledger: Ledger) -> str:
         number(ledger.find("22-initialise", "bits_per_byte", "target", k)) for k in ("base", "initialised")
     )
     start = f"target {decimal(before)} → {decimal(after)} bits per byte" if before and after else ""
-    return _joined(", ".join(counts), start)
+    apart = "a value for each route" if ledger.find("22-initialise", "row_untied") is True else ""
+    return _joined(", ".join(counts), apart, start)
 
 
 def _evaluated(ledger: Ledger, key: str) -> str:

@@ -25,7 +25,8 @@ from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
 from vocabgraft.evaluation.questions import data_path, read_questions
 from vocabgraft.machine import cache_folder, versions
-from vocabgraft.recipe import Base, Recipe
+from vocabgraft.recipe import Recipe
+from vocabgraft.recipe_sections import Base
 from vocabgraft.run import Licence
 from vocabgraft.steps.context import Context, StepResult
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from vocabgraft.durable import write_json
 from vocabgraft.errors import ModelError, ProofError
-from vocabgraft.recipe import Init
+from vocabgraft.recipe_sections import Init
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.start import start
@@ -76,6 +76,7 @@ def initialise_rows(context: Context) -> StepResult:
     _gate([*problems, *_bad_start(bits["target"], taken, recipe.init)])
     return StepResult(
         {
+            "row_untied": graft.rows.row_untied,
             "methods": dict(sorted(Counter(o.method for o in origins).items())),
             "alignment": alignment,
             **seen,
@@ -132,6 +133,7 @@ def open_state(context: Context, state: Path | None, *, with_adapters: bool, bod
         seed=context.recipe.training.seed,
         device=context.device(),
         size=expansion.rows,
+        untie=state is None and context.recipe.init.row_untied,
     )
 
 

@@ -38,22 +38,28 @@ def _encoded(tokenizer: Any, documents: list[str], enough: int) -> Iterator[list
                 return
 
 
-def corpus_mixture(context: Context, replay_share: float, seed: int, tokens: int) -> Any:
-    """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step)."""
+def corpus_mixture(
+    context: Context, replay_share: float, seed: int, tokens: int, tokens_per_step: int | None = None
+) -> Any:
+    """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step).
+
+    tokens_per_step: None for the recipe's `training.tokens_per_step`, here and below.
+    """
     from vocabgraft.corpus.mix import Mixture
 
     context.reporter.say("packing text")
-    rows = steps_for(context.recipe, tokens) * rows_per_step(context.recipe)
+    together = rows_per_step(context.recipe, tokens_per_step)
+    rows = steps_for(context.recipe, tokens, tokens_per_step) * together
     target = packed_corpus(context, "target", rows, seed)
     replay = packed_corpus(context, "replay", round(rows * replay_share) + 1, seed)
-    return Mixture(target, replay, replay_share, seed, rows_per_step(context.recipe))
+    return Mixture(target, replay, replay_share, seed, together)
 
 
-def steps_for(recipe: Recipe, tokens: int) -> int:
+def steps_for(recipe: Recipe, tokens: int, tokens_per_step: int | None = None) -> int:
     """Optimiser steps of a token budget; at least one."""
-    return max(1, round(tokens / (rows_per_step(recipe) * recipe.training.window)))
+    return max(1, round(tokens / (rows_per_step(recipe, tokens_per_step) * recipe.training.window)))
 
 
-def rows_per_step(recipe: Recipe) -> int:
+def rows_per_step(recipe: Recipe, tokens_per_step: int | None = None) -> int:
     """Packed rows of one optimiser step."""
-    return max(1, recipe.training.tokens_per_step // recipe.training.window)
+    return max(1, (tokens_per_step or recipe.training.tokens_per_step) // recipe.training.window)

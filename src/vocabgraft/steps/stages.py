@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.errors import ProofError
-from vocabgraft.recipe import Rates
+from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, steps_for
@@ -71,7 +71,7 @@ def run_training(
             checkpoint_seconds=machine.checkpoint_seconds,
             on_step=lambda step, loss: advance(1),
         )
-    proof = prove_frozen(before, graft.hashes(), groups, tied=graft.rows.tied)
+    proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {
         "steps": trained.steps,
         "tokens": trained.steps * rows_per_step(context.recipe) * training.window,
@@ -85,13 +85,9 @@ def run_training(
 
 
 def prove_frozen(
-    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, tied: bool
+    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, free: Collection[str]
 ) -> dict[str, Any]:
-    """Compare hashes of what must not move; ProofError names what did.
-
-    On a tied matrix both routes are one value, kept under 'input': training either route moves it.
-    """
-    free = {("input." + g.split(".")[1] if tied and "." in g else g) for g in groups}
+    """Compare hashes of what must not move (all that `free` does not name); ProofError names what did."""
     kept = sorted(name for name in before if name not in free)
     moved = [name for name in kept if before[name] != after[name]]
     if moved:

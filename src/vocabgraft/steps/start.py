@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from vocabgraft.recipe import Init
+from vocabgraft.recipe_sections import Init
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.data import texts
 from vocabgraft.steps.packing import corpus_mixture, steps_for
@@ -35,9 +35,12 @@ def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
     from vocabgraft.training.distill import Teacher
 
     expansion = load_expansion(context)[0]
-    batches, steps = corpus_mixture(context, 0.0, seed, init.tokens), steps_for(context.recipe, init.tokens)
-    teacher = Teacher(graft.model, graft.rows, dict(zip(expansion.ids, expansion.parts, strict=True)))
+    batches = corpus_mixture(context, 0.0, seed, init.tokens, init.tokens_per_step)
+    steps = steps_for(context.recipe, init.tokens, init.tokens_per_step)
+    parts = dict(zip(expansion.ids, expansion.parts, strict=True))
+    teacher = Teacher(graft.model, graft.rows, parts, workspace=graft.workspace)
     train_rows(context, graft, batches, steps, init.lr, "rows learn from the base", teacher)
+    graft.workspace.clear()  # half a gigabyte on a vocabulary of 262,144, and the step goes on
 
 
 def train_rows(
@@ -78,8 +81,8 @@ def _blended_rows(
     length = _letters(load_tokenizer(context.base_folder()))
     state, origins = {}, []
     for route in graft.rows.routes():
-        # An untied input matrix takes the full norm: the shorter one is for scoring.
-        norm = init.norm if graft.rows.tied or route == "output" else float(init.norm > 0)
+        # A row for the input route alone takes the full norm: the shorter one is for scoring.
+        norm = init.norm if graft.rows.shared["new"] or route == "output" else float(init.norm > 0)
         state[f"{route}.new"], found = build_rows(
             graft.rows.live[route].detach(),
             new,

@@ -11,7 +11,7 @@ from typing import Any
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.durable import write_json
 from vocabgraft.errors import ProofError
-from vocabgraft.recipe import Tokenizer
+from vocabgraft.recipe_sections import Tokenizer
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import texts
 from vocabgraft.tokenizer import measure

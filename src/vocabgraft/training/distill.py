@@ -43,11 +43,20 @@ class Lesson:
 class Teacher:
     """Gives lessons by a model whose body and old rows do not train."""
 
-    def __init__(self, model: Any, rows: Rows, parts: Mapping[int, Sequence[int]], *, strength: float = 10.0) -> None:
-        """parts: base ids that spell each new id. strength: weight of hidden states beside that of probabilities."""
+    def __init__(
+        self,
+        model: Any,
+        rows: Rows,
+        parts: Mapping[int, Sequence[int]],
+        *,
+        strength: float = 30.0,
+        workspace: Workspace | None = None,
+    ) -> None:
+        """parts: base ids that spell each new id. strength: weight of hidden states beside that of probabilities.
+        workspace: buffers to use, those of the student's loss for one."""
         self._model, self._rows, self.strength = model, rows, strength
         self._runs = Runs(parts, len(rows.is_new))
-        self._workspace = Workspace()
+        self._workspace = workspace or Workspace()
 
     @torch.no_grad()
     def lesson(self, batch: Batch) -> Lesson:

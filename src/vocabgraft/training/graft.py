@@ -71,19 +71,20 @@ def open_graft(
     seed: int,
     device: str = "cpu",
     size: int | None = None,
+    untie: bool = False,
 ) -> Graft:
     """Load the base and put the learnt state on top; with a spec, adapters are attached (and loaded when saved).
 
-    size: rows that the matrices must have (`Expansion.rows`), None for as many as the base has.
+    size: rows that the matrices must have (`Expansion.rows`), None for as many as the base has. untie: as in `Rows`;
+    a state says for itself.
     """
     model = load_model(base, device=device, body=spec.body if spec else "bf16")
     grow(model, size)
-    rows = Rows(model, ids)
+    learnt = [read(state / name) for name in (OLD, NEW) if state is not None and (state / name).exists()]
+    rows = Rows(model, ids, untie=untie or any("output.new" in each for each in learnt))
     graft = Graft(model, rows)
-    if state is not None:
-        for name in (OLD, NEW):
-            if (state / name).exists():
-                rows.load(read(state / name))
+    for each in learnt:
+        rows.load(each)
     if spec is not None:
         graft.adapters = lora.attach(model, rank=spec.rank, alpha=spec.alpha, modules=spec.modules, seed=seed)
         if state is not None and (state / ADAPTERS).exists():
@@ -157,7 +158,8 @@ def export_folder(
     """Merge everything learnt into a Hugging Face folder in the base's own precision.
 
     Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. size: as in
-    `open_graft`. Returns how many tensors were changed and how many kept.
+    `open_graft`. New rows that are untied over a tied base make the folder an untied one: a head is added. Returns how
+    many tensors were changed or added and how many kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = {}
@@ -166,42 +168,55 @@ def export_folder(
     changed = _merged_rows(weights, state, ids, size)
     if (state / ADAPTERS).exists():
         changed |= lora.merge_into(weights, read(state / ADAPTERS), alpha / rank)
-    total = len(weights)
+    kept = len(weights.keys() - changed.keys())
+    untied = any(n.endswith("lm_head.weight") for n in changed.keys() - weights.keys())
     weights |= changed
     write(out / "model.safetensors", weights)
     for name in ("config.json", "generation_config.json"):
         if (base / name).exists():
             shutil.copyfile(base / name, out / name)
-    if size is not None:
-        write_json(out / "config.json", _resized(config_of(base), size))
+    if size is not None or untied:
+        write_json(out / "config.json", _adapted(config_of(base), size, untied))
     for file in sorted(tokenizer.iterdir()):
         if file.suffix in {".model", ".json", ".jinja"} and file.name != "expansion.json":
             shutil.copyfile(file, out / file.name)
-    return {"changed": len(changed), "kept": total - len(changed)}
+    return {"changed": len(changed), "kept": kept}
 
 
-def _resized(config: dict[str, Any], size: int) -> dict[str, Any]:
-    """The configuration with another vocab_size, wherever it stands (text_config in multimodal models)."""
-    if "text_config" in config:
-        config["text_config"]["vocab_size"] = size
-    if "vocab_size" in config or "text_config" not in config:
-        config["vocab_size"] = size
+def _adapted(config: dict[str, Any], size: int | None, untied: bool) -> dict[str, Any]:
+    """The configuration with another vocab_size and a head of its own, above and in text_config (multimodal models)."""
+    text = config.get("text_config")
+    if size is not None:
+        if text is not None:
+            text["vocab_size"] = size
+        if "vocab_size" in config or text is None:
+            config["vocab_size"] = size
+    if untied:
+        for part in (config, text):
+            if part is not None:
+                part["tie_word_embeddings"] = False
     return config
 
 
 def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor, size: int | None) -> dict[str, Tensor]:
     learnt = read(state / NEW) | (read(state / OLD) if (state / OLD).exists() else {})
+    (embedding,) = (n for n in weights if n.endswith("embed_tokens.weight"))
+    heads = [n for n in weights if n.endswith("lm_head.weight")]
     changed = {}
-    for route, ending in {"input": "embed_tokens.weight", "output": "lm_head.weight"}.items():
-        names = [n for n in weights if n.endswith(ending)]
-        if not names or f"{route}.new" not in learnt:
+    for route, name in {"input": embedding, "output": heads[0] if heads else _head_name(embedding)}.items():
+        if f"{route}.new" not in learnt:
             continue
-        (name,) = names
-        matrix = learnt.get(f"{route}.old", weights[name]).to(weights[name].dtype)
+        base, block = (weights[name], f"{route}.old") if name in weights else (weights[embedding], "input.old")
+        matrix = learnt.get(block, base).to(base.dtype)
         matrix = matrix.clone() if size is None or size <= len(matrix) else grown(matrix, size)
         matrix[ids] = learnt[f"{route}.new"].to(matrix.dtype)
         changed[name] = matrix
     return changed
+
+
+def _head_name(embedding: str) -> str:
+    """What a head is called that stands beside this embedding: Gemma 3's first multimodal files nest both."""
+    return "language_model.lm_head.weight" if embedding.startswith("language_model.") else "lm_head.weight"
 
 
 def config_of(folder: Path) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class Workspace:
             held = self._buffers[name] = torch.empty(shape, dtype=dtype, device=like.device)
         return held[: shape[0]]
 
+    def clear(self) -> None:
+        """Let the buffers go."""
+        self._buffers.clear()
+
 
 @torch.no_grad()
 def token_nats(
