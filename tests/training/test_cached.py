@@ -193,3 +193,24 @@ def test_one_batch_is_too_few(tied_world, graft, tmp_path: Path) -> None:
     cache = build_cache(graft, tied_world.mixture().batch, 1, tmp_path, key="k", micro_batch=2)
     with pytest.raises(ModelError, match="1 batches; 2 are needed"):
         train_cached(cache, graft.rows.new["output"].detach(), [Setting(1e-3)], epochs=1, seed=0)
+
+
+@pytest.mark.parametrize("untie", [False, True])
+def test_all_output_rows_train_over_a_cache_as_over_the_text(tied_world, tmp_path: Path, untie: bool) -> None:
+    """Tied, too, as long as no row moved since the forward pass: one step."""
+    groups, steps = ("output.old", "output.new"), 3 if untie else 1
+    schedule = Schedule(groups, steps, lr_new=1e-2, lr_old=1e-2)
+    plain, over = tied_world.graft(untie=untie), tied_world.graft(untie=untie)
+    cache = build(tied_world, over, tmp_path)
+    expected = train(plain, tied_world.mixture().batch, schedule, micro_batch=2)
+    found = train(over, lambda step: pytest.fail("asked for text"), schedule, micro_batch=2, cache=cache)
+    assert found.losses[:1] == pytest.approx(expected.losses[:1], rel=1e-5)
+    for name, value in plain.rows.state().items():
+        if steps == 1:
+            torch.testing.assert_close(over.rows.state()[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_cache_serves_output_rows_alone(tied_world, graft, tmp_path: Path) -> None:
+    cache = build(tied_world, graft, tmp_path)
+    with pytest.raises(ModelError, match="output rows alone"):
+        train(graft, tied_world.mixture().batch, Schedule(("input.new",), 1, lr_new=1e-2), micro_batch=2, cache=cache)

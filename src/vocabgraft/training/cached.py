@@ -1,6 +1,6 @@
 """What the head sees, kept on disk: while inputs and body stand still it is the same in every pass.
 
-Stage 2 trains the new output rows alone. Of a token its loss wants only
+Stage 2 trains the new output rows alone (`cached_passes.py`). Of a token its loss wants only
 
     h       its hidden state
     old     log of what the old rows add to the softmax: log sum_v exp(h . w_v)
@@ -10,7 +10,8 @@ Stage 2 trains the new output rows alone. Of a token its loss wants only
 
 so after one forward pass a pass over M tokens costs M x N x D for N new rows, not a body and M x V x D. This is exact
 where new rows have an output value of their own: on untied bases, and row-untied. On a tied one the rows are looked up
-too, and hidden states are those of the start.
+too, and hidden states are those of the start. Stage 4 trains all output rows: it needs the whole head still, but no
+body (`loop.train` with a cache).
 
 Shards are written one by one (temporary, fsync, rename) and listed with their SHA-256, so an interrupted build goes
 on, and a damaged shard is computed again.
@@ -37,18 +38,20 @@ from vocabgraft.training.loop import hidden_states
 SHARD = 16_384  # tokens, or one batch when that is more: 21 MB at a width of 640 in bf16
 _CHUNK = 128  # tokens whose logits are held
 _INDEX = "index.json"
+_PARTS = ("hidden", "old", "target", "goal", "place")
 _FP8_MOST = 448.0  # largest number of float8_e4m3fn
 Kept = Literal["bf16", "fp8"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """What the head sees of one batch: hidden (M, D), old (M,), target (M,) logits, place (M,) of the target among the
-    new rows or -1."""
+    """What the head sees of one batch: hidden (M, D), old (M,), target (M,) logits, goal (M,) the target's id, place
+    (M,) of the target among the new rows or -1."""
 
     hidden: Tensor
     old: Tensor
     target: Tensor
+    goal: Tensor
     place: Tensor
 
     def __len__(self) -> int:
@@ -99,7 +102,7 @@ class OutputCache:
         hidden = part["hidden"]
         if "scale" in part:
             hidden = (hidden.float() * part["scale"][:, None]).to(torch.bfloat16)
-        return Block(hidden, part["old"], part["target"], part["place"])
+        return Block(hidden, *(part[name] for name in _PARTS[1:]))
 
 
 def build_cache(
@@ -161,7 +164,7 @@ def _list(folder: Path, key: str, shards: list[Shard]) -> None:
 
 
 def _save(folder: Path, number: int, blocks: list[Block], kept: Kept) -> Shard:
-    tensors = {name: torch.cat([getattr(b, name) for b in blocks]) for name in ("hidden", "old", "target", "place")}
+    tensors = {name: torch.cat([getattr(b, name) for b in blocks]) for name in _PARTS}
     if kept == "fp8":
         hidden = tensors["hidden"].float()
         tensors["scale"] = hidden.abs().amax(1).clamp_min(1e-12) / _FP8_MOST
@@ -177,15 +180,13 @@ def _seen(graft: Graft, batch: Batch, micro_batch: int, softcap: float | None) -
         _forward(graft, batch.take(range(at, min(at + micro_batch, len(batch)))), softcap)
         for at in range(0, len(batch), micro_batch)
     ]
-    return Block(*(torch.cat([getattr(p, name) for p in parts]).cpu() for name in ("hidden", "old", "target", "place")))
+    return Block(*(torch.cat([getattr(p, name) for p in parts]).cpu() for name in _PARTS))
 
 
 def _forward(graft: Graft, part: Batch, softcap: float | None) -> Block:
     rows = graft.rows
     device = rows.live["output"].device
-    tokens, positions, targets = (
-        torch.from_numpy(a).to(device) for a in (part.tokens, part.positions, part.targets)
-    )
+    tokens, positions, targets = (torch.from_numpy(a).to(device) for a in (part.tokens, part.positions, part.targets))
     counted = targets != NO_TARGET
     hidden = hidden_states(graft.model, rows.look_up(tokens), positions)[counted].to(rows.live["output"].dtype)
     goals = targets[counted]
@@ -201,6 +202,7 @@ def _forward(graft: Graft, part: Batch, softcap: float | None) -> Block:
         hidden,
         torch.cat(old) if old else torch.zeros_like(logit),
         torch.where(place < 0, logit, 0.0),
+        goals.to(torch.int32),
         place.to(torch.int32),
     )
 

@@ -63,7 +63,8 @@ def train_cached(
     """Outcomes of the settings, in their order, from rows `start` (N, D); a step is a batch of the cache.
 
     dtype: type in which rows are multiplied, as the live matrix would. The order of batches is a pure function of
-    (seed, epoch). Raises ModelError for a cache with too few batches to hold one out, and for a loss that is not finite.
+    (seed, epoch). Raises ModelError for a cache with too few batches to hold one out and for a loss that is
+    not finite.
     """
     if len(cache) < 2:
         raise ModelError(f"{cache.folder}: {len(cache)} batches; 2 are needed, one to train on and one to hold out")

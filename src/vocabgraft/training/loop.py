@@ -15,19 +15,23 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.corpus.mix import Rows as Batch
+from vocabgraft.embedding.rows import Rows
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
 from vocabgraft.training.distill import Teacher
 from vocabgraft.training.graft import Graft
 from vocabgraft.training.objective import backward_through_head
+
+if TYPE_CHECKING:
+    from vocabgraft.training.cached import Block, OutputCache
 
 
 @dataclass(frozen=True)
@@ -72,12 +76,16 @@ def train(
     checkpoint_seconds: float = 120.0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     teacher: Teacher | None = None,
+    cache: OutputCache | None = None,
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
-    With a teacher, tokens are learnt as it sees them, not as they stand in the text.
+    With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
+    rows on its batch n (again from the first after the last), and `batch_at` is not asked.
     Raises ModelError on a loss that is not finite, before the update is applied.
     """
+    if cache and any(not g.startswith("output.") for g in schedule.groups):
+        raise ModelError(f"{', '.join(schedule.groups)}: kept hidden states serve output rows alone")
     named = trainable(graft, schedule)
     _drop_gradients(named)  # a training that failed before may have left some
     optimizer = _adamw(named, schedule)
@@ -85,17 +93,22 @@ def train(
     began = saved = time.monotonic()
     tokens = 0
     for step in range(start, schedule.steps):
-        batch = batch_at(step)
-        loss = _accumulate(graft, batch, schedule.groups, micro_batch, teacher)
+        if cache:
+            block = cache.block(step % len(cache))
+            loss, size, shown = _from_cache(graft, block, schedule.groups), len(block), block.goal[:8]
+        else:
+            batch = batch_at(step)
+            loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher), batch.tokens.size
+            shown = batch.tokens[0, :8]
         if not math.isfinite(loss):
             raise ModelError(
-                f"loss is {loss} at step {step}, tokens of its first row {batch.tokens[0, :8].tolist()}; "
+                f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
                 "nothing was updated. Lower the stage's lr, or look at that text"
             )
         _update(named, optimizer, schedule, step)
         graft.rows.write()
         losses.append(loss)
-        tokens += batch.tokens.size
+        tokens += size
         on_step(step, loss)
         if checkpoints and time.monotonic() - saved > checkpoint_seconds and step + 1 < schedule.steps:
             checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
@@ -145,10 +158,32 @@ def _accumulate(
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
         loss += _forward_backward(graft, part, groups, weight, teacher)
+    _drop_old_gradient_of_new(rows)
+    return loss
+
+
+def _from_cache(graft: Graft, block: Block, groups: tuple[str, ...]) -> float:
+    """Gradients of the mean loss over a batch that the head has seen before."""
+    device = graft.rows.live["output"].device
+    loss, _ = backward_through_head(
+        block.hidden.to(device),
+        block.goal.to(device).long(),
+        graft.rows,
+        groups,
+        weight=1.0 / max(1, len(block)),
+        want_hidden=False,
+        softcap=getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None),
+        workspace=graft.workspace,
+    )
+    _drop_old_gradient_of_new(graft.rows)
+    return loss
+
+
+def _drop_old_gradient_of_new(rows: Rows) -> None:
+    """At new ids the old matrix is overwritten by the new rows."""
     for master in rows.old.values():
         if master.grad is not None:
-            master.grad[rows.ids] = 0.0  # at new ids the old matrix is overwritten by the new rows
-    return loss
+            master.grad[rows.ids] = 0.0
 
 
 def _forward_backward(

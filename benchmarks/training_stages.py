@@ -1,0 +1,220 @@
+"""What a token costs in each stage: the usual ways and ours, side by side.
+
+    python benchmarks/training_stages.py                    Gemma 3 270M, 6,143 new rows, about 25 minutes
+    python benchmarks/training_stages.py --quick            fewer steps, stages 1, 2 and 4: at most 3 minutes
+    python benchmarks/training_stages.py --device cuda --shape medgemma-4b     random weights of the true shape
+
+naive   everything has a gradient, whole logits; no optimiser, so this is less than full fine-tuning costs
+mask    the usual recipe: the whole matrix trains by AdamW, a hook zeroes the gradient of old rows; body frozen
+peft    PEFT's trainable tokens (stages 1 to 3), LoRA with the embedding saved (6), LoRA (7)
+ours    the stage as the run trains it
+cached  a later pass over hidden states that the first one kept (stages 2 and 4)
+
+Each way is a process of its own: CPU-seconds a token (seconds on a GPU), tokens a second, and the memory it adds to a
+loaded model, in GB and in copies of the embedding matrix. Tokens are random, four in ten of them new: nothing here
+depends on the text. Ratios are to `ours`. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+WAYS = ("naive", "mask", "peft", "ours", "cached")
+GROUPS = {
+    1: ("input.new",),
+    2: ("output.new",),
+    3: ("input.new", "output.new"),
+    4: ("output.old", "output.new"),
+    5: ("input.new", "output.old", "output.new"),
+    6: ("input.old", "input.new", "output.old", "output.new", "lora"),
+    7: ("lora",),
+}
+ROWS, WINDOW = 6143, 256
+FIRST_SLOT = 6 + 99  # of Gemma 3's <unused0> … <unused6241>, ids 6 to 6247
+SWEEP = {"settings": 4, "epochs": 10}
+
+
+def batch(step: int, rows: int, vocabulary: int, ids: Any) -> Any:
+    """Random tokens, four in ten new; a pure function of the step."""
+    from vocabgraft.corpus.mix import NO_TARGET, Rows
+
+    rng = np.random.default_rng([step, rows])
+    tokens = rng.integers(7000, vocabulary, (rows, WINDOW))
+    new = rng.random(tokens.shape) < 0.4
+    tokens[new] = rng.choice(ids, int(new.sum()))
+    targets = np.concatenate([tokens[:, 1:], np.full((rows, 1), NO_TARGET)], 1)
+    return Rows(tokens, np.tile(np.arange(WINDOW), (rows, 1)), targets)
+
+
+class Meter:
+    """Time and memory of steps in this process."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    def reset(self) -> None:
+        """Forget the peak so far; what is held now is the baseline."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+        self.held = self._gb("VmRSS")
+
+    def extra(self) -> float:
+        """GB above the baseline at the worst moment since."""
+        return self._gb("VmHWM") - self.held
+
+    def _gb(self, field: str) -> float:
+        if self.device == "cuda":
+            import torch
+
+            found = torch.cuda.memory_allocated() if field == "VmRSS" else torch.cuda.max_memory_allocated()
+            return found / 1e9
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1e6
+
+    def now(self) -> tuple[float, float]:
+        """CPU-seconds (seconds on a GPU) and seconds."""
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
+            return time.monotonic(), time.monotonic()
+        return time.process_time(), time.monotonic()
+
+
+def child(way: str, stage: int, steps: int, rows: int, device: str, shape: str) -> dict[str, float]:
+    """One way in this process: medians over steps after the first."""
+    import torch
+    from ways import make_model, run
+
+    from vocabgraft.machine import detect, use_threads
+
+    use_threads(detect(Path()).threads)
+    meter = Meter(device)
+    model = make_model(shape, device, nf4=way == "ours" and "lora" in GROUPS[stage])
+    matrix = model.get_input_embeddings().weight
+    ids = np.arange(FIRST_SLOT, FIRST_SLOT + ROWS)
+    vocabulary = len(matrix)
+    meter.reset()
+    clock = [meter.now()]
+    run(
+        way,
+        GROUPS[stage],
+        model,
+        torch.from_numpy(ids),
+        lambda n: batch(n, rows, vocabulary, ids),
+        steps + 1,
+        lambda: clock.append(meter.now()),
+    )
+    spent = [b[0] - a[0] for a, b in pairwise(clock[1:])]
+    wall = [b[1] - a[1] for a, b in pairwise(clock[1:])]
+    tokens = rows * WINDOW
+    extra = meter.extra()
+    return {
+        "cpu_seconds_per_token": median(spent) / tokens,
+        "spread": (max(spent) - min(spent)) / median(spent),
+        "tokens_per_second": tokens / median(wall),
+        "extra_gb": round(extra, 3),
+        "extra_copies": round(extra * 1e9 / (matrix.numel() * matrix.element_size()), 2),
+    }
+
+
+Result = dict[str, float] | None
+
+
+def measure(way: str, stage: int, options: argparse.Namespace) -> Result:
+    """A way in a process of its own; None where it cannot do the stage."""
+    if (way == "cached" and stage not in (2, 4)) or (way == "peft" and stage in (4, 5)):
+        return None
+    command = [sys.executable, __file__, "--child", way, str(stage), "--steps", str(options.steps)]
+    command += ["--rows", str(options.rows), "--device", options.device, "--shape", options.shape]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{way} {stage}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"stage {stage} {way:7} {found}", file=sys.stderr)
+    return found
+
+
+def sweep_ratio(stages: dict[int, dict[str, Result]]) -> float | None:
+    """CPU-seconds of the mask recipe over ours, cache included: so many settings, so many epochs of stage 2."""
+    second = stages.get(2, {})
+    mask, first, later = (second.get(w) for w in ("mask", "ours", "cached"))
+    if not (mask and first and later):
+        return None
+    settings, epochs = SWEEP["settings"], SWEEP["epochs"]
+    usual = settings * epochs * mask["cpu_seconds_per_token"]
+    # `cached` trains all settings side by side.
+    return usual / (first["cpu_seconds_per_token"] + epochs * later["cpu_seconds_per_token"])
+
+
+def main() -> None:
+    """Measure every way of every stage, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="stages 1, 2 and 4, few steps")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--shape", default="gemma-3-270m", choices=["gemma-3-270m", "medgemma-4b"])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=2, help="rows of 256 tokens a step")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        way, stage = options.child
+        print(json.dumps(child(way, int(stage), options.steps, options.rows, options.device, options.shape)))
+        return
+    if options.quick:
+        options.steps = 2
+    chosen = (1, 2, 4) if options.quick else tuple(GROUPS)
+    stages = {s: {w: measure(w, s, options) for w in WAYS} for s in chosen}
+    print(json.dumps(table(stages, options)))
+
+
+def table(stages: dict[int, dict[str, Result]], options: argparse.Namespace) -> dict[str, Any]:
+    """The figures as the issue names them."""
+    unit = "CPU-seconds per token" if options.device == "cpu" else "seconds per token"
+
+    def shown(found: Result, pick: Callable[[dict[str, float]], float]) -> float | None:
+        return pick(found) if found else None
+
+    rows = [
+        {
+            "stage": s,
+            "train": list(GROUPS[s]),
+            **{w: shown(ways[w], lambda f: round(f["cpu_seconds_per_token"], 7)) for w in WAYS},
+            "tokens_per_second": {w: shown(ways[w], lambda f: round(f["tokens_per_second"], 1)) for w in WAYS},
+            "spread": {w: shown(ways[w], lambda f: round(f["spread"], 2)) for w in WAYS},
+            "unit": unit,
+        }
+        for s, ways in stages.items()
+    ]
+    copies = {w: {s: shown(ways[w], lambda f: f["extra_copies"]) for s, ways in stages.items()} for w in WAYS}
+    ratio = sweep_ratio(stages)
+    return {
+        "stages": rows,
+        "sweep": SWEEP,
+        "sweep_ratio": round(ratio, 1) if ratio else None,
+        "extra_copies": copies,
+        "shape": options.shape,
+        "device": options.device,
+        "planner_error": None,
+    }
+
+
+if __name__ == "__main__":
+    main()
