@@ -77,7 +77,7 @@ class StageForecast:
 
 
 def forecast(recipe: Recipe, gpu: str, *, micro_batch: int = 2, memory_gb: float | None = None) -> list[StageForecast]:
-    """The seven stages and instruction tuning on a device of `DEVICES`.
+    """The stages and instruction tuning on a device of `DEVICES`.
 
     micro_batch: packed rows a forward pass, as in `machine.detect`. memory_gb: the real memory, where it is known
     (the table says 16 for 'cpu'). Raises MachineError for an unknown device.
@@ -85,7 +85,7 @@ def forecast(recipe: Recipe, gpu: str, *, micro_batch: int = 2, memory_gb: float
     device = _device(gpu)
     if memory_gb is not None:
         device = replace(device, memory_gb=memory_gb)
-    jobs = [(k, s.name, s.train, s.tokens) for k, s in zip(_STEP_KEYS, recipe.stage, strict=True)]
+    jobs = [(k, s.name, s.train, s.tokens) for k, s in zip(_STEP_KEYS, recipe.stage, strict=False)]
     jobs.append(("41-instruct", "instruction tuning", recipe.instruct.train, recipe.instruct.tokens))
     found, opened = [], False
     for step, name, train, tokens in jobs:

@@ -52,7 +52,7 @@ class Recipe(Section):
     tokenizer: Tokenizer
     init: Init = Init()
     training: Training = Training()
-    stage: tuple[Stage, ...] = Field(min_length=7, max_length=7)
+    stage: tuple[Stage, ...] = Field(min_length=1, max_length=7)
     lora: Lora = Lora()
     instruct: Instruct
     evaluate: Evaluate = Evaluate()
@@ -73,10 +73,22 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _kept_hidden_states_are_those_of_the_rows(self) -> Recipe:
+        kept = [s.name for s in self.stage if s.cached]
+        if kept and self.base.tied and not self.init.row_untied:
+            raise ValueError(
+                f"stage {kept[0]!r} keeps hidden states, but on a tied base training an output row moves the input "
+                "too: set init.row_untied = true, or leave epochs and sweep out"
+            )
+        return self
+
     def section(self, dotted: str) -> Any:
-        """The resolved value at `data.target` or `stage.3`, as plain JSON types."""
+        """The resolved value at `data.target` or `stage.3`, as plain JSON types; None for a stage that is not there."""
         value: Any = self.model_dump(mode="json")
         for part in dotted.split("."):
+            if isinstance(value, list) and int(part) >= len(value):
+                return None
             value = value[int(part)] if isinstance(value, list) else value[part]
         return value
 
@@ -117,13 +129,40 @@ def load_recipe(source: str, set_: Sequence[str] = (), budget: str | None = None
         raise RecipeError(source, [f"not TOML: {e}"]) from e
     except UnicodeDecodeError as e:
         raise RecipeError(source, [f"not UTF-8 at byte {e.start}"]) from e
-    problems = apply_settings(raw, set_)
+    problems = preset_stages(raw, set_)
+    problems += apply_settings(raw, [s for s in set_ if not s.startswith("preset=")])
     if budget is not None:
         raw["budget"] = budget
     chosen = str(raw.get("budget", "demo"))
     # An unknown budget is one problem, not one for every value that depends on it.
     raw = pick_budget(raw, chosen, BUDGETS, problems if chosen in BUDGETS else [])
     return _validate(raw, source, problems)
+
+
+def presets() -> dict[str, Path]:
+    """Name -> path of the shipped tables of stages."""
+    folder = Path(str(resources.files("vocabgraft") / "presets"))
+    return {p.stem: p for p in sorted(folder.glob("*.toml"))}
+
+
+def preset_stages(raw: dict[str, Any], settings: Sequence[str]) -> list[str]:
+    """Put the stages that `preset` names in the place of `[[stage]]`, in place; returns what is wrong.
+
+    A recipe has either; `--set preset=lean` replaces the stages of any recipe.
+    """
+    named, asked = (
+        raw.pop("preset", None),
+        [s.partition("=")[2].strip("\"'") for s in settings if s.startswith("preset=")],
+    )
+    if named is None and not asked:
+        return []
+    if not asked and "stage" in raw:
+        return [f"preset: {named!r} and [[stage]] tables; a recipe has one of them"]
+    name, known = str(asked[-1] if asked else named), presets()
+    if name not in known:
+        return [f"preset: {name!r} is none of {', '.join(known)}"]
+    raw |= tomllib.loads(known[name].read_text("utf-8"))
+    return []
 
 
 def recipe_from_resolved(resolved: dict[str, Any], source: str) -> Recipe:

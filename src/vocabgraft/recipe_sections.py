@@ -163,13 +163,26 @@ class Rates(Section):
 
 
 class Stage(Section):
-    """One of the seven trainings: rows x routes, a token budget, rates."""
+    """A training: rows x routes, a token budget, rates. At most seven; a step without one passes on what was learnt."""
 
     name: str
     train: tuple[Group, ...] = Field(min_length=1)
     tokens: Positive
     lr: Rates
     replay_share: Share = 0.2
+    epochs: Positive = 1
+    """Passes over hidden states that the first pass keeps (stages that train output rows alone); tokens are of one."""
+    sweep: tuple[Rate, ...] = ()
+    """Stages of `output.new` alone: rates tried beside lr.new in the same passes; held-out text picks one."""
+    pull: Annotated[float, Field(ge=0)] = 0.0
+    """With epochs or a sweep of `output.new`: how firmly rows are held where they began."""
+    retain: Annotated[float, Field(ge=0)] = 0.0
+    """Stages of the body: how firmly hidden states of text without new pieces are held to the base's own."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether hidden states are computed once and kept."""
+        return self.epochs > 1 or bool(self.sweep)
 
     @model_validator(mode="after")
     def _every_group_has_a_rate(self) -> Stage:
@@ -177,6 +190,19 @@ class Stage(Section):
             kind = group.split(".")[-1]
             if getattr(self.lr, kind) is None:
                 raise ValueError(f"trains {group!r} but lr.{kind} is not given")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_stands_still(self) -> Stage:
+        moving = [g for g in self.train if not g.startswith("output.")]
+        if self.cached and moving:
+            raise ValueError(
+                f"epochs, sweep: hidden states move where {', '.join(moving)} train; for output rows alone"
+            )
+        if (self.sweep or self.pull) and self.train != ("output.new",):
+            raise ValueError("sweep, pull: for stages that train output.new alone")
+        if self.retain and "lora" not in self.train:
+            raise ValueError("retain: without 'lora' the body stands still and there is nothing to hold")
         return self
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.errors import ProofError
-from vocabgraft.recipe_sections import Rates
+from vocabgraft.recipe_sections import Rates, Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
+from vocabgraft.steps.kept import keep, sweep
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 
@@ -19,12 +20,17 @@ def train_stage(context: Context) -> StepResult:
     """Train what `[[stage]]` names, prove the rest did not move, measure, save what was learnt."""
     from vocabgraft.training.graft import save_graft
 
-    number = int(context.key[1])
-    stage = context.recipe.stage[number - 1]
+    number, stages = int(context.key[1]), context.recipe.stage
     previous = state_before(context)
+    if number > len(stages):
+        return _passed_on(context, previous)
+    stage = stages[number - 1]
     graft = open_state(context, previous, with_adapters="lora" in stage.train)
     batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number, stage.tokens)
-    metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens)
+    if stage.cached:
+        metrics = _over_kept(context, graft, batches.batch, stage)
+    else:
+        metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens, retain=stage.retain)
     save_graft(graft, context.out, previous, stage.train)
     if graft.adapters and context.recipe.lora.body != "bf16":
         # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.
@@ -34,20 +40,39 @@ def train_stage(context: Context) -> StepResult:
     return StepResult({"name": stage.name, "train": list(stage.train), **metrics})
 
 
+def _passed_on(context: Context, previous: Path) -> StepResult:
+    """The recipe has no such stage: what was learnt goes on to the next step, as links."""
+    from vocabgraft.training.graft import ADAPTERS, NEW, OLD, carry
+
+    for name in (NEW, OLD, ADAPTERS):
+        if (previous / name).exists():
+            carry(previous / name, context.out / name)
+    return StepResult({"name": "not in this recipe", "train": []})
+
+
 def state_before(context: Context) -> Path:
     """Folder of what was learnt before this step: the first step it needs."""
     return context.run.path(context.needs[0])
 
 
 def run_training(
-    context: Context, graft: Any, batch_at: Any, groups: Collection[str], rates: Rates, tokens: int
+    context: Context,
+    graft: Any,
+    batch_at: Any,
+    groups: Collection[str],
+    rates: Rates,
+    tokens: int,
+    *,
+    epochs: int = 1,
+    cache: Any = None,
+    retain: float = 0.0,
 ) -> dict[str, Any]:
     """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
     from vocabgraft.training.checkpoint import Checkpoints
     from vocabgraft.training.loop import Schedule, train
 
     training, machine = context.recipe.training, context.machine
-    steps = steps_for(context.recipe, tokens)
+    steps = epochs * steps_for(context.recipe, tokens)
     schedule = Schedule(
         groups=tuple(groups),
         steps=steps,
@@ -70,6 +95,8 @@ def run_training(
             checkpoints=Checkpoints(context.scratch),
             checkpoint_seconds=machine.checkpoint_seconds,
             on_step=lambda step, loss: advance(1),
+            cache=cache,
+            retain=retain,
         )
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {
@@ -82,6 +109,24 @@ def run_training(
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
         "frozen": proof,
     }
+
+
+def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dict[str, Any]:
+    """A stage of output rows: several passes over hidden states that the first one keeps."""
+    from vocabgraft.training.cached import described
+
+    cpu, before = time.process_time(), graft.hashes()
+    cache = keep(context, graft, batch_at, stage)
+    spent = time.process_time() - cpu
+    if stage.train == ("output.new",):
+        metrics = sweep(context, graft, cache, stage)
+        free = graft.rows.values_of(stage.train)
+        metrics["frozen"] = prove_frozen(before, graft.hashes(), stage.train, free=free)
+    else:
+        metrics = run_training(
+            context, graft, batch_at, stage.train, stage.lr, stage.tokens, epochs=stage.epochs, cache=cache
+        )
+    return metrics | {"kept": described(cache), "cpu_seconds": round(metrics["cpu_seconds"] + spent, 2)}
 
 
 def prove_frozen(

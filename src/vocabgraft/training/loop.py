@@ -26,8 +26,9 @@ from vocabgraft.embedding.rows import Rows
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
-from vocabgraft.training.distill import Teacher
+from vocabgraft.training.distill import Lesson, Teacher
 from vocabgraft.training.graft import Graft
+from vocabgraft.training.lora import silenced
 from vocabgraft.training.objective import backward_through_head
 
 if TYPE_CHECKING:
@@ -77,11 +78,13 @@ def train(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     teacher: Teacher | None = None,
     cache: OutputCache | None = None,
+    retain: float = 0.0,
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
-    rows on its batch n (again from the first after the last), and `batch_at` is not asked.
+    rows on its batch n (again from the first after the last), and `batch_at` is not asked. retain: weight of the
+    distance that hidden states of rows without a new token have from those without adapters, beside the loss.
     Raises ModelError on a loss that is not finite, before the update is applied.
     """
     if cache and any(not g.startswith("output.") for g in schedule.groups):
@@ -98,7 +101,7 @@ def train(
             loss, size, shown = _from_cache(graft, block, schedule.groups), len(block), block.goal[:8]
         else:
             batch = batch_at(step)
-            loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher), batch.tokens.size
+            loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher, retain), batch.tokens.size
             shown = batch.tokens[0, :8]
         if not math.isfinite(loss):
             raise ModelError(
@@ -149,7 +152,12 @@ def _adamw(named: list[tuple[str, nn.Parameter, float]], schedule: Schedule) -> 
 
 
 def _accumulate(
-    graft: Graft, batch: Batch, groups: tuple[str, ...], micro_batch: int, teacher: Teacher | None = None
+    graft: Graft,
+    batch: Batch,
+    groups: tuple[str, ...],
+    micro_batch: int,
+    teacher: Teacher | None = None,
+    retain: float = 0.0,
 ) -> float:
     """Gradients of the mean loss over a step's targets, whatever the micro-batch."""
     rows = graft.rows
@@ -157,7 +165,7 @@ def _accumulate(
     loss = 0.0
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
-        loss += _forward_backward(graft, part, groups, weight, teacher)
+        loss += _forward_backward(graft, part, groups, weight, teacher, retain)
     _drop_old_gradient_of_new(rows)
     return loss
 
@@ -187,7 +195,7 @@ def _drop_old_gradient_of_new(rows: Rows) -> None:
 
 
 def _forward_backward(
-    graft: Graft, part: Batch, groups: tuple[str, ...], weight: float, teacher: Teacher | None
+    graft: Graft, part: Batch, groups: tuple[str, ...], weight: float, teacher: Teacher | None, retain: float
 ) -> float:
     rows = graft.rows
     device = rows.live["input"].device
@@ -218,10 +226,27 @@ def _forward_backward(
             apart, gradient = lesson.hidden_gradient(hidden.detach(), counted, weight * teacher.strength)
             whole += gradient.to(whole.dtype)
             loss += apart
+        if retain:
+            loss += _hold(graft, x, part, hidden.detach(), counted, weight * retain, whole)
         hidden.backward(whole)
     if into_input:
         rows.add_input_gradient(tokens, x.grad, groups)
     return loss
+
+
+def _hold(
+    graft: Graft, x: Tensor, part: Batch, hidden: Tensor, counted: Tensor, strength: float, into: Tensor
+) -> float:
+    """Distance from the base's own hidden states on rows without a new token; its gradient is added to `into`."""
+    old = ~graft.rows.is_new[torch.from_numpy(part.tokens).to(hidden.device)].any(1)
+    if not bool(old.any()):
+        return 0.0
+    with torch.no_grad(), silenced(graft.model):
+        base = hidden_states(graft.model, x.detach()[old], torch.from_numpy(part.positions).to(hidden.device)[old])
+    lesson = Lesson(hidden=base, nats=base.new_empty(0))
+    apart, gradient = lesson.hidden_gradient(hidden[old], counted[old], strength)
+    into[old] += gradient.to(into.dtype)
+    return apart
 
 
 def hidden_states(model: Any, x: Tensor, positions: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ its original precision. PEFT's own saving is not used: it loses or doubles the e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +52,21 @@ def load(adapters: dict[str, nn.Parameter], state: dict[str, Tensor]) -> None:
         raise ValueError("saved adapters do not fit these layers")
     for name, parameter in adapters.items():
         parameter.copy_(state[name])
+
+
+@contextmanager
+def silenced(model: nn.Module) -> Iterator[None]:
+    """The model as it is without its adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
