@@ -1,5 +1,6 @@
 """Recipes: what ships is valid, what is wrong is said at once, nothing heavy is imported."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.corpus.source import locate
 from vocabgraft.errors import RecipeError
-from vocabgraft.recipe import load_recipe, recipe_from_resolved, recipe_path, shipped_recipes
+from vocabgraft.recipe import load_recipe, presets, recipe_from_resolved, recipe_path, shipped_recipes
 from vocabgraft.recipe_sections import BUDGETS
 
 SHIPPED = shipped_recipes()
@@ -266,3 +267,46 @@ def test_a_plan_imports_no_heavy_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_preset_stands_for_its_stages() -> None:
+    plain = load_recipe("korean-gemma-270m")
+    assert load_recipe("korean-gemma-270m", ["preset=eeve7"]).stage == plain.stage
+    lean = load_recipe("korean-gemma-270m", ["preset=lean", "init.row_untied=true", "stage.0.epochs=7"], "short")
+    assert [s.train for s in lean.stage] == [("output.new",), ("input.new", "output.new", "lora"), ("lora",)]
+    assert (lean.stage[0].epochs, lean.stage[0].tokens) == (7, 65_536)
+    assert lean.section("stage.1")["name"] == lean.stage[1].name
+    assert lean.section("stage.6") is None
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_preset_is_a_recipe_in_every_budget(name: str, budget: str) -> None:
+    recipe = load_recipe("korean-gemma-270m", [f"preset={name}", "init.row_untied=true"], budget)
+    assert 1 <= len(recipe.stage) <= 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["preset=leen"], "preset: 'leen' is none of cpt, eeve7, lean, qlora"),
+        (["preset=lean"], "set init.row_untied = true"),
+        (["stage.0.epochs=2"], "epochs, sweep: for output rows alone; training input.new moves hidden states"),
+        (["stage.3.sweep=[1e-3]", "init.row_untied=true"], "sweep, pull: for stages that train output.new alone"),
+        (["stage.0.retain=1.0"], "retain: without 'lora' the body stands still"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(settings: list[str], complaint: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(complaint)):
+        load_recipe("korean-gemma-270m", settings)
+
+
+def test_a_recipe_has_a_preset_or_stages(tmp_path: Path) -> None:
+    text = recipe_path("tiny-cpu").read_text("utf-8")
+    (tmp_path / "both.toml").write_text('preset = "lean"\n' + text, "utf-8")
+    with pytest.raises(RecipeError, match="a recipe has one of them"):
+        load_recipe(str(tmp_path / "both.toml"))
+    before, _, rest = text.partition("[[stage]]")
+    alone = before + "[lora]" + rest.partition("[lora]")[2]
+    (tmp_path / "alone.toml").write_text('preset = "cpt"\n' + alone, "utf-8")
+    assert len(load_recipe(str(tmp_path / "alone.toml")).stage) == 1

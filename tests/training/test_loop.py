@@ -11,7 +11,9 @@ import torch
 from vocabgraft.corpus.mix import NO_TARGET, Example, pack_documents, pack_examples
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
+from vocabgraft.training import loop
 from vocabgraft.training.loop import Schedule, hidden_states, train
+from vocabgraft.training.lora import silenced
 
 RECIPE = tomllib.loads((files("vocabgraft") / "recipes/korean-gemma-270m.toml").read_text("utf-8"))
 STAGES = [tuple(stage["train"]) for stage in RECIPE["stage"]]
@@ -195,3 +197,45 @@ def test_rows_of_a_batch_do_not_see_each_other_nor_their_padding(world, long_doc
         packed = hidden_states(graft.model, x, torch.from_numpy(batch.positions))
     real = torch.from_numpy(batch.tokens) != 0
     assert float((packed[real] - separately(graft.model, long_documents)).abs().max()) <= 1e-5
+
+
+def test_retention_holds_old_text_to_the_base_and_leaves_new_text_alone(tied_world) -> None:
+    def apart(retain: float) -> list[float]:
+        graft, mixture = tied_world.graft(rank=4), tied_world.mixture(rows_per_step=8)
+        with torch.no_grad():  # adapters that begin at nothing, as in a run
+            for name, adapter in graft.adapters.items():
+                adapter.mul_(0.0 if name.endswith(".lora_B") else 1.0)
+        train(
+            graft, mixture.batch, schedule(("lora",), steps=6, weight_decay=0.0, lr=3e-2), micro_batch=8, retain=retain
+        )
+        found = []
+        for rows in (mixture.target, mixture.replay):
+            x = graft.rows.look_up(torch.from_numpy(rows.tokens))
+            with torch.no_grad():
+                now = loop.hidden_states(graft.model, x, torch.from_numpy(rows.positions))
+                with silenced(graft.model):
+                    base = loop.hidden_states(graft.model, x, torch.from_numpy(rows.positions))
+            found.append(float((now - base).square().mean()))
+        return found
+
+    (free_new, free_old), (held_new, held_old) = apart(0.0), apart(30.0)
+    assert held_old < 0.5 * free_old
+    assert held_new / free_new > held_old / free_old, "text with new tokens may move"
+
+
+def test_the_gradient_of_retention_is_autograds(tied_world) -> None:
+    graft, batch = tied_world.graft(rank=4), tied_world.mixture(rows_per_step=8).batch(0)
+    tokens, positions, targets = (torch.from_numpy(a) for a in (batch.tokens, batch.positions, batch.targets))
+    counted, old = targets != NO_TARGET, ~graft.rows.is_new[tokens].any(1)
+    assert 0 < int(old.sum()) < len(old)
+    x = graft.rows.look_up(tokens)
+    hidden = loop.hidden_states(graft.model, x, positions).detach().requires_grad_()
+    with torch.no_grad(), silenced(graft.model):
+        base = loop.hidden_states(graft.model, x, positions)
+    kept = counted & old[:, None]
+    expected = 0.5 * (hidden - base)[kept].square().sum() / base[kept].square().sum(1).mean()
+    expected.backward()
+    into = torch.zeros_like(hidden)
+    found = loop._hold(graft, x, batch, hidden.detach(), counted, 0.5, into)
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    torch.testing.assert_close(into, hidden.grad, rtol=1e-4, atol=1e-9)

@@ -122,3 +122,18 @@ def test_a_merge_is_formed_in_float32_and_rounded_once() -> None:
     merged = lora.merge_into({"l.weight": w, "other.weight": w}, {"l.lora_A": a, "l.lora_B": b}, 2.0)
     assert set(merged) == {"l.weight"}
     assert torch.equal(merged["l.weight"], (w.float() + 2.0 * (b @ a)).to(torch.bfloat16))
+
+
+def test_silenced_adapters_leave_the_base_and_come_back(tied_world) -> None:
+    graft = tied_world.graft(rank=4)  # its adapters do something
+    tokens = torch.tensor([[2, 5, 9, 30]])
+    with torch.no_grad():
+        loud = graft.model(input_ids=tokens).logits
+        with lora.silenced(graft.model):
+            quiet = graft.model(input_ids=tokens).logits
+        again = graft.model(input_ids=tokens).logits
+        plain = load_model(tied_world.base, dtype="float32")(input_ids=tokens).logits
+    assert torch.equal(quiet, plain)
+    assert torch.equal(again, loud)
+    assert not torch.allclose(loud, quiet)
+    assert all(p.requires_grad for p in graft.adapters.values()), "they can train on"

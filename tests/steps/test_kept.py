@@ -1,0 +1,46 @@
+"""Stages over kept hidden states: what moves, what is told, and that a step without a stage passes on what was learnt."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from safetensors.torch import load_file
+
+from vocabgraft.machine import detect
+from vocabgraft.pipeline import execute
+from vocabgraft.run import Run
+
+LEAN = ["preset=lean", "init.row_untied=true", "init.method=distilled", "init.tokens=1024", "stage.0.tokens=4096"]
+
+
+@pytest.fixture(scope="module")
+def lean(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The shorter path on random weights, up to the end of the stages."""
+    from vocabgraft.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("lean")
+    run = Run.create(folder / "run", load_recipe("tiny-cpu", LEAN), "")
+    execute(run, detect(folder), until="37")
+    return run
+
+
+def test_a_sweep_moves_new_output_rows_alone_and_tells_what_it_tried(lean: Run) -> None:
+    metrics = lean.manifest("31-stage1").metrics
+    before, after = (load_file(lean.path(k, "new_rows.safetensors")) for k in ("22-initialise", "31-stage1"))
+    assert (before["input.new"] == after["input.new"]).all()
+    assert (before["output.new"] != after["output.new"]).any() or metrics["epoch"] == 0
+    assert metrics["frozen"]["identical"]
+    assert {"input.new", "input.old", "body"} <= set(metrics["frozen"]["names"])
+    assert [s["lr"] for s in metrics["sweep"]] == [3e-4, 1e-4, 1e-3]
+    best = min(metrics["sweep"], key=lambda s: min(s["held_out"]))
+    assert (metrics["rate"], metrics["epoch"]) == (best["lr"], best["held_out"].index(min(best["held_out"])))
+    assert metrics["kept"]["batches"] == 8
+
+
+def test_steps_without_a_stage_pass_on_what_was_learnt(lean: Run) -> None:
+    for number in (4, 5, 6, 7):
+        key, previous = f"3{number}-stage{number}", f"3{number - 1}-stage{number - 1}"
+        assert lean.manifest(key).metrics["train"] == []
+        for name in ("new_rows.safetensors", "adapters.safetensors"):
+            assert os.path.samefile(lean.path(key, name), lean.path(previous, name))
