@@ -1,4 +1,4 @@
-"""Stages over kept hidden states: what moves, what is told, and that a step without a stage passes on what was learnt."""
+"""Stages over kept hidden states: what moves, what is told; a step without a stage passes on what was learnt."""
 
 from __future__ import annotations
 
