@@ -70,6 +70,7 @@ def run_training(
     """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
     from vocabgraft.training.checkpoint import Checkpoints
     from vocabgraft.training.loop import Schedule, train
+    from vocabgraft.training.meters import RowMeter, sightings
 
     training, machine = context.recipe.training, context.machine
     steps = epochs * steps_for(context.recipe, tokens)
@@ -84,7 +85,7 @@ def run_training(
         clip=training.clip,
         row_epsilon=training.row_epsilon,
     )
-    before = graft.hashes()
+    before, meter = graft.hashes(), RowMeter(graft.rows)
     cpu = time.process_time()
     with context.reporter.bar(f"training {', '.join(groups)}", steps) as advance:
         trained = train(
@@ -107,6 +108,7 @@ def run_training(
         "losses": [round(x, 5) for x in trained.losses],
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
+        "rows": meter.read(sightings(batch_at, steps, graft.rows)),
         "frozen": proof,
     }
 

@@ -30,6 +30,7 @@ from vocabgraft.training.distill import Lesson, Teacher
 from vocabgraft.training.graft import Graft
 from vocabgraft.training.lora import silenced
 from vocabgraft.training.objective import backward_through_head
+from vocabgraft.training.signals import held_signals
 
 if TYPE_CHECKING:
     from vocabgraft.training.cached import Block, OutputCache
@@ -85,7 +86,8 @@ def train(
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
     rows on its batch n (again from the first after the last), and `batch_at` is not asked. retain: weight of the
     distance that hidden states of rows without a new token have from those without adapters, beside the loss.
-    Raises ModelError on a loss that is not finite, before the update is applied.
+    SIGTERM and SIGINT wait for the end of the step and a checkpoint. Raises ModelError on a loss that is not finite,
+    before the update is applied.
     """
     if cache and any(not g.startswith("output.") for g in schedule.groups):
         raise ModelError(f"{', '.join(schedule.groups)}: kept hidden states serve output rows alone")
@@ -95,27 +97,31 @@ def train(
     start, losses = _resume(graft, named, optimizer, checkpoints)
     began = saved = time.monotonic()
     tokens = 0
-    for step in range(start, schedule.steps):
-        if cache:
-            block = cache.block(step % len(cache))
-            loss, size, shown = _from_cache(graft, block, schedule.groups), len(block), block.goal[:8]
-        else:
-            batch = batch_at(step)
-            loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher, retain), batch.tokens.size
-            shown = batch.tokens[0, :8]
-        if not math.isfinite(loss):
-            raise ModelError(
-                f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
-                "nothing was updated. Lower the stage's lr, or look at that text"
-            )
-        _update(named, optimizer, schedule, step)
-        graft.rows.write()
-        losses.append(loss)
-        tokens += size
-        on_step(step, loss)
-        if checkpoints and time.monotonic() - saved > checkpoint_seconds and step + 1 < schedule.steps:
-            checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
-            saved = time.monotonic()
+    with held_signals() as stopping:
+        for step in range(start, schedule.steps):
+            if cache:
+                block = cache.block(step % len(cache))
+                loss, size, shown = _from_cache(graft, block, schedule.groups), len(block), block.goal[:8]
+            else:
+                batch = batch_at(step)
+                loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher, retain), batch.tokens.size
+                shown = batch.tokens[0, :8]
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
+                    "nothing was updated. Lower the stage's lr, or look at that text"
+                )
+            _update(named, optimizer, schedule, step)
+            graft.rows.write()
+            losses.append(loss)
+            tokens += size
+            on_step(step, loss)
+            due = time.monotonic() - saved > checkpoint_seconds or stopping()
+            if checkpoints and due and step + 1 < schedule.steps:
+                checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
+                saved = time.monotonic()
+            if stopping():
+                break
     _drop_gradients(named)
     return Trained(schedule.steps, tokens, losses, time.monotonic() - began)
 

@@ -1,0 +1,79 @@
+"""A stop waits for the end of the step, a second one does not, and the handlers come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vocabgraft.training.checkpoint import Checkpoints
+from vocabgraft.training.loop import Schedule, train
+from vocabgraft.training.signals import held_signals
+
+
+@pytest.fixture(autouse=True)
+def _as_the_command_line() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_stop_waits() -> None:
+    passed = []
+    with pytest.raises(SystemExit) as e, held_signals() as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), signal.SIGTERM)
+        passed.append("the step goes on")
+        assert stopping()
+    assert (e.value.code, passed) == (143, ["the step goes on"])
+
+
+def test_a_second_stop_does_not_wait() -> None:
+    passed = []
+    with pytest.raises(SystemExit), held_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        passed.append("too late")
+    assert passed == []
+
+
+def test_an_interrupt_from_the_keyboard_stays_one() -> None:
+    with pytest.raises(KeyboardInterrupt), held_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_threads_hold_nothing() -> None:
+    found = []
+
+    def look() -> None:
+        with held_signals() as stopping:
+            found.append(stopping())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+def test_a_stopped_training_leaves_a_checkpoint_and_goes_on_from_it(tied_world, tmp_path: Path) -> None:
+    schedule = Schedule(("input.new",), 6, lr_new=1e-2)
+    whole, cut = tied_world.graft(), tied_world.graft()
+    batch_at = tied_world.mixture().batch
+    expected = train(whole, batch_at, schedule, micro_batch=4)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        train(cut, batch_at, schedule, micro_batch=4, checkpoints=Checkpoints(tmp_path), on_step=stop)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-0000003"]
+    again = tied_world.graft()
+    found = train(again, batch_at, schedule, micro_batch=4, checkpoints=Checkpoints(tmp_path))
+    assert found.losses == expected.losses
+    assert again.hashes() == whole.hashes()
