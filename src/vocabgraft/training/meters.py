@@ -35,8 +35,8 @@ class RowMeter:
     def read(self, seen: np.ndarray) -> dict[str, Any]:
         """Figures for a manifest. seen: what `sightings` found.
 
-        stuck: share of numbers that moved in float32 and not in the live type. norms: least, median and most, as a share
-        of the old rows' median. moved: median distance of a row from where it began, as a share of its norm.
+        stuck: share of numbers that moved in float32 and not in the live type. norms: least, median and most, as a
+        share of the old rows' median. moved: median distance of a row from where it began, as a share of its norm.
         """
         routes = {}
         for route in self._rows.routes("new"):

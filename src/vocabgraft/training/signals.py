@@ -14,8 +14,8 @@ _WAITING = (signal.SIGTERM, signal.SIGINT)
 @contextmanager
 def held_signals() -> Iterator[Callable[[], bool]]:
     """While inside, SIGTERM and SIGINT are only noted; the callable says whether one came. On leaving, what came is
-    given to the handler that was there before. A second one goes there at once. Elsewhere than in the main thread, where
-    handlers cannot be set, nothing is held."""
+    given to the handler that was there before. A second one goes there at once. Elsewhere than in the main thread,
+    where handlers cannot be set, nothing is held."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
