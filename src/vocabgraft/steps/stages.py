@@ -108,6 +108,7 @@ def run_training(
         "losses": [round(x, 5) for x in trained.losses],
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
+        "optimizer": trained.optimizer,
         "rows": meter.read(sightings(batch_at, steps, graft.rows)),
         "frozen": proof,
     }

@@ -11,6 +11,7 @@ count a resumed training ends in the same bytes as an uninterrupted one.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.corpus.mix import Rows as Batch
-from vocabgraft.embedding.rows import Rows
+from vocabgraft.embedding.rows import Rows, hash_tensor
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
@@ -66,6 +67,8 @@ class Trained:
     tokens: int
     losses: list[float]
     seconds: float
+    optimizer: str
+    """SHA-256 of the masters and their moments as the last step left them."""
 
 
 def train(
@@ -123,7 +126,10 @@ def train(
             if stopping():
                 break
     _drop_gradients(named)
-    return Trained(schedule.steps, tokens, losses, time.monotonic() - began)
+    seconds = time.monotonic() - began
+    each = (f"{name}:{hash_tensor(value)}" for name, value in sorted(_tensors(named, optimizer).items()))
+    state = hashlib.sha256("".join(each).encode()).hexdigest()
+    return Trained(schedule.steps, tokens, losses, seconds, state)
 
 
 def trainable(graft: Graft, schedule: Schedule) -> list[tuple[str, nn.Parameter, float]]:
