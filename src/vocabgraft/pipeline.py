@@ -18,6 +18,7 @@ from vocabgraft.machine import Machine
 from vocabgraft.recipe import Recipe, digest
 from vocabgraft.run import Manifest, Run, damaged_outputs, describe_outputs, disk_error
 from vocabgraft.steps.context import Context, Reporter, Silent, StepResult
+from vocabgraft.team import Team, join
 
 PHASES = (
     "data preparation",
@@ -40,6 +41,11 @@ class Step:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     revision: int = 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether all processes of a team take part."""
+        return self.key[0] == "3" or self.key == "41-instruct"
 
     @property
     def phase(self) -> str:
@@ -187,6 +193,9 @@ def execute(
     `from_step` sets that step and all that build on it aside and does them anew; `until` is the last step done.
     Raises RunError when a step is stale: nothing stale is ever built upon.
     """
+    team = join()
+    if not team.leads:
+        return _follow(run, machine, team)
     again = dependants(find_step(from_step).key) if from_step else []
     last = KEYS.index(find_step(until).key) if until else len(KEYS) - 1
     try:
@@ -202,8 +211,10 @@ def execute(
             todo = [r.key for r in rows[: last + 1] if r.status != "done"]
             read = readings(run.recipe)
             prints = fingerprints(read)
+            team.tell(todo)
             for key in todo:
-                _do(find_step(key), run, machine, read[key], prints, reporter or Silent())
+                _do(find_step(key), run, machine, read[key], prints, reporter or Silent(), team)
+                team.wait()
             return todo
     except OSError as e:
         raise disk_error(e, run.folder) from e
@@ -220,10 +231,18 @@ def _stale_message(run: Run, stale: list[Planned]) -> str:
 
 
 def _do(
-    step: Step, run: Run, machine: Machine, read: dict[str, Any], prints: dict[str, str], reporter: Reporter
+    step: Step,
+    run: Run,
+    machine: Machine,
+    read: dict[str, Any],
+    prints: dict[str, str],
+    reporter: Reporter,
+    team: Team,
 ) -> None:
     _check_inputs(step, run)
     out = run.begin(step.key, prints[step.key])
+    if step.trains:
+        team.wait()  # the others read checkpoints in this folder
     run.log("start", step=step.key)
     reporter.say(f"{step.key}: {step.title}")
     module, function = step.run.split(":")
@@ -231,7 +250,7 @@ def _do(
     started = time.monotonic()
     try:
         work = getattr(importlib.import_module(f"vocabgraft.steps.{module}"), function)
-        result: StepResult = work(Context(step.key, step.needs, run.recipe, run, out, machine, reporter))
+        result: StepResult = work(Context(step.key, step.needs, run.recipe, run, out, machine, reporter, team))
         seconds = time.monotonic() - started
         manifest = Manifest(
             step=step.key,
@@ -251,6 +270,21 @@ def _do(
     except OSError as e:
         raise disk_error(e, out) from e
     run.log("done", step=step.key, seconds=round(seconds, 2), metrics=result.metrics)
+
+
+def _follow(run: Run, machine: Machine, team: Team) -> list[str]:
+    """What processes other than the leader do: take part in the trainings, wait for the rest."""
+    todo: list[str] = team.tell(None)
+    for key in todo:
+        step = find_step(key)
+        if step.trains:
+            team.wait()
+            module, function = step.run.split(":")
+            work = getattr(importlib.import_module(f"vocabgraft.steps.{module}"), function)
+            out = run.folder / f"{key}.partial"
+            work(Context(key, step.needs, run.recipe, run, out, machine, Silent(), team))
+        team.wait()
+    return todo
 
 
 _verified: set[tuple[str, int, int]] = set()

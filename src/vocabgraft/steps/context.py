@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from vocabgraft.machine import Machine
 from vocabgraft.recipe import Recipe
 from vocabgraft.run import SCRATCH, Licence, Run
+from vocabgraft.team import ALONE, Team
 
 
 class Reporter(Protocol):
@@ -48,6 +49,7 @@ class Context:
     out: Path
     machine: Machine
     reporter: Reporter
+    team: Team = ALONE
 
     @property
     def scratch(self) -> Path:

@@ -40,6 +40,8 @@ def instruct(context: Context) -> StepResult:
     metrics = run_training(
         context, graft, mixture.batch, recipe.instruct.train, recipe.instruct.lr, recipe.instruct.tokens
     )
+    if not context.team.leads:
+        return StepResult()
     save_graft(graft, context.out, previous, recipe.instruct.train)
     del graft
     expansion, tokenizer = load_expansion(context)

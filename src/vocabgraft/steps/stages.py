@@ -14,6 +14,7 @@ from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.kept import keep, sweep
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
+from vocabgraft.team import ALONE
 
 
 def train_stage(context: Context) -> StepResult:
@@ -23,14 +24,18 @@ def train_stage(context: Context) -> StepResult:
     number, stages = int(context.key[1]), context.recipe.stage
     previous = state_before(context)
     if number > len(stages):
-        return _passed_on(context, previous)
+        return _passed_on(context, previous) if context.team.leads else StepResult()
     stage = stages[number - 1]
+    if stage.cached and not context.team.leads:
+        return StepResult()  # one forward pass and cheap ones: the leader does it alone
     graft = open_state(context, previous, with_adapters="lora" in stage.train)
     batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number, stage.tokens)
     if stage.cached:
         metrics = _over_kept(context, graft, batches.batch, stage)
     else:
         metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens, retain=stage.retain)
+    if not context.team.leads:
+        return StepResult()
     save_graft(graft, context.out, previous, stage.train)
     if graft.adapters and context.recipe.lora.body != "bf16":
         # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.
@@ -98,6 +103,7 @@ def run_training(
             on_step=lambda step, loss: advance(1),
             cache=cache,
             retain=retain,
+            team=ALONE if cache else context.team,
         )
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {

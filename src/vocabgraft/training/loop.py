@@ -26,6 +26,7 @@ from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.embedding.rows import Rows, hash_tensor
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
+from vocabgraft.team import ALONE, Team
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
 from vocabgraft.training.distill import Lesson, Teacher
 from vocabgraft.training.graft import Graft
@@ -83,12 +84,14 @@ def train(
     teacher: Teacher | None = None,
     cache: OutputCache | None = None,
     retain: float = 0.0,
+    team: Team = ALONE,
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
     rows on its batch n (again from the first after the last), and `batch_at` is not asked. retain: weight of the
     distance that hidden states of rows without a new token have from those without adapters, beside the loss.
+    team: the processes that share each batch; all call this alike, and only the one that leads writes checkpoints.
     SIGTERM and SIGINT wait for the end of the step and a checkpoint. Raises ModelError on a loss that is not finite,
     before the update is applied.
     """
@@ -107,8 +110,11 @@ def train(
                 loss, size, shown = _from_cache(graft, block, schedule.groups), len(block), block.goal[:8]
             else:
                 batch = batch_at(step)
-                loss, size = _accumulate(graft, batch, schedule.groups, micro_batch, teacher, retain), batch.tokens.size
-                shown = batch.tokens[0, :8]
+                mine, weight = team.share(batch), _mean_weight(batch)
+                loss = _accumulate(graft, mine, schedule.groups, micro_batch, weight, teacher, retain)
+                size, shown = batch.tokens.size, batch.tokens[0, :8]
+            team.add_up([p for _, p, _ in named])
+            loss, stops = team.total(loss, float(stopping()))
             if not math.isfinite(loss):
                 raise ModelError(
                     f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
@@ -119,15 +125,15 @@ def train(
             losses.append(loss)
             tokens += size
             on_step(step, loss)
-            due = time.monotonic() - saved > checkpoint_seconds or stopping()
-            if checkpoints and due and step + 1 < schedule.steps:
+            due = time.monotonic() - saved > checkpoint_seconds or stops
+            if team.leads and checkpoints and due and step + 1 < schedule.steps:
                 checkpoints.save(Snapshot(step + 1, _tensors(named, optimizer), losses))
                 saved = time.monotonic()
-            if stopping():
+            if stops:
                 break
     _drop_gradients(named)
     seconds = time.monotonic() - began
-    each = (f"{name}:{hash_tensor(value)}" for name, value in sorted(_tensors(named, optimizer).items()))
+    each = (f"{name}:{hash_tensor(value.reshape(-1))}" for name, value in sorted(_tensors(named, optimizer).items()))
     state = hashlib.sha256("".join(each).encode()).hexdigest()
     return Trained(schedule.steps, tokens, losses, seconds, state)
 
@@ -168,18 +174,24 @@ def _accumulate(
     batch: Batch,
     groups: tuple[str, ...],
     micro_batch: int,
+    weight: float | None = None,
     teacher: Teacher | None = None,
     retain: float = 0.0,
 ) -> float:
-    """Gradients of the mean loss over a step's targets, whatever the micro-batch."""
+    """Gradients of the loss over a batch's targets, each counted with `weight` (None: their mean), whatever the
+    micro-batch."""
     rows = graft.rows
-    weight = 1.0 / max(1, int((batch.targets != NO_TARGET).sum()))
+    weight = weight or _mean_weight(batch)
     loss = 0.0
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
         loss += _forward_backward(graft, part, groups, weight, teacher, retain)
     _drop_old_gradient_of_new(rows)
     return loss
+
+
+def _mean_weight(batch: Batch) -> float:
+    return 1.0 / max(1, int((batch.targets != NO_TARGET).sum()))
 
 
 def _from_cache(graft: Graft, block: Block, groups: tuple[str, ...]) -> float:
