@@ -141,15 +141,19 @@ def run(
     from vocabgraft.pipeline import execute
     from vocabgraft.recipe import load_recipe, recipe_path
     from vocabgraft.run import Run
+    from vocabgraft.team import join
 
     loaded = load_recipe(recipe, set_ or (), budget)
     place = _run_folder(recipe, loaded, folder)
+    team = join()
     reporter = ConsoleReporter()
-    opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8"))
+    opened = Run.create(place, loaded, recipe_path(recipe).read_text("utf-8")) if team.leads else Run(place, loaded)
     machine = detect(place, micro_batch=micro_batch)
-    use_threads(machine.threads)
+    use_threads(max(1, machine.threads // team.size))
     keep_freed_memory()
     done = execute(opened, machine, from_step=from_step, until=until, reporter=reporter)
+    if not team.leads:
+        return
     if as_json:
         emit({"run": str(place), "done": done})
     elif done:
