@@ -104,6 +104,7 @@ def run_training(
             cache=cache,
             retain=retain,
             team=ALONE if cache else context.team,
+            backend=training.loss,
         )
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {

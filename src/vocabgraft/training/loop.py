@@ -27,6 +27,7 @@ from vocabgraft.embedding.rows import Rows, hash_tensor
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 from vocabgraft.team import ALONE, Team
+from vocabgraft.training.backends import Backend, Head, head_of
 from vocabgraft.training.checkpoint import Checkpoints, Snapshot
 from vocabgraft.training.distill import Lesson, Teacher
 from vocabgraft.training.graft import Graft
@@ -85,18 +86,21 @@ def train(
     cache: OutputCache | None = None,
     retain: float = 0.0,
     team: Team = ALONE,
+    backend: Backend = "ours",
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
     rows on its batch n (again from the first after the last), and `batch_at` is not asked. retain: weight of the
     distance that hidden states of rows without a new token have from those without adapters, beside the loss.
-    team: the processes that share each batch; all call this alike, and only the one that leads writes checkpoints.
+    backend: kernels of the loss. team: the processes that share each batch; all call this alike, and only the one that leads writes checkpoints.
     SIGTERM and SIGINT wait for the end of the step and a checkpoint. Raises ModelError on a loss that is not finite,
     before the update is applied.
     """
     if cache and any(not g.startswith("output.") for g in schedule.groups):
         raise ModelError(f"{', '.join(schedule.groups)}: kept hidden states serve output rows alone")
+    softcap = getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None)
+    head = head_of(backend, device=graft.rows.live["output"].device.type, softcap=softcap)
     named = trainable(graft, schedule)
     _drop_gradients(named)  # a training that failed before may have left some
     optimizer = _adamw(named, schedule)
@@ -111,7 +115,7 @@ def train(
             else:
                 batch = batch_at(step)
                 mine, weight = team.share(batch), _mean_weight(batch)
-                loss = _accumulate(graft, mine, schedule.groups, micro_batch, weight, teacher, retain)
+                loss = _accumulate(graft, mine, schedule.groups, micro_batch, weight, teacher, retain, head)
                 size, shown = batch.tokens.size, batch.tokens[0, :8]
             team.add_up([p for _, p, _ in named])
             loss, stops = team.total(loss, float(stopping()))
@@ -177,6 +181,7 @@ def _accumulate(
     weight: float | None = None,
     teacher: Teacher | None = None,
     retain: float = 0.0,
+    head: Head = backward_through_head,
 ) -> float:
     """Gradients of the loss over a batch's targets, each counted with `weight` (None: their mean), whatever the
     micro-batch."""
@@ -185,7 +190,7 @@ def _accumulate(
     loss = 0.0
     for at in range(0, len(batch), micro_batch):
         part = batch.take(range(at, min(at + micro_batch, len(batch))))
-        loss += _forward_backward(graft, part, groups, weight, teacher, retain)
+        loss += _forward_backward(graft, part, groups, weight, teacher, retain, head)
     _drop_old_gradient_of_new(rows)
     return loss
 
@@ -219,7 +224,13 @@ def _drop_old_gradient_of_new(rows: Rows) -> None:
 
 
 def _forward_backward(
-    graft: Graft, part: Batch, groups: tuple[str, ...], weight: float, teacher: Teacher | None, retain: float
+    graft: Graft,
+    part: Batch,
+    groups: tuple[str, ...],
+    weight: float,
+    teacher: Teacher | None,
+    retain: float,
+    head: Head,
 ) -> float:
     rows = graft.rows
     device = rows.live["input"].device
@@ -232,7 +243,7 @@ def _forward_backward(
         hidden = hidden_states(graft.model, x, torch.from_numpy(part.positions).to(device))
     counted = targets != NO_TARGET
     lesson = teacher.lesson(part) if teacher else None
-    loss, gradient = backward_through_head(
+    loss, gradient = head(
         hidden.detach()[counted],
         targets[counted],
         rows,
