@@ -93,7 +93,8 @@ def train(
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
     rows on its batch n (again from the first after the last), and `batch_at` is not asked. retain: weight of the
     distance that hidden states of rows without a new token have from those without adapters, beside the loss.
-    backend: kernels of the loss. team: the processes that share each batch; all call this alike, and only the one that leads writes checkpoints.
+    backend: kernels of the loss. team: the processes that share each batch; all call this alike, and only the one that
+    leads writes checkpoints.
     SIGTERM and SIGINT wait for the end of the step and a checkpoint. Raises ModelError on a loss that is not finite,
     before the update is applied.
     """
