@@ -228,6 +228,8 @@ class Training(Section):
     clip: Annotated[float, Field(gt=0)] = 1.0
     loss: Literal["ours", "torch", "liger", "cce"] = "ours"
     """Kernels of the loss over the vocabulary: the same numbers up to rounding (`training/backends.py`)."""
+    trackers: tuple[Literal["trackio", "wandb"], ...] = ()
+    """Where losses are shown besides TensorBoard (`tensorboard/` in the run folder)."""
     row_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-4
     """AdamW's epsilon for rows: a gradient well below it (the step's text does not hold the row) moves little."""
 

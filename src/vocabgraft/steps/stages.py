@@ -14,6 +14,7 @@ from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.kept import keep, sweep
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
+from vocabgraft.steps.tracking import tracked
 from vocabgraft.team import ALONE
 
 
@@ -92,7 +93,13 @@ def run_training(
     )
     before, meter = graft.hashes(), RowMeter(graft.rows)
     cpu = time.process_time()
-    with context.reporter.bar(f"training {', '.join(groups)}", steps) as advance:
+    label = f"training {', '.join(groups)}"
+    with context.reporter.bar(label, steps) as advance, tracked(context) as log:
+
+        def show(step: int, loss: float) -> None:
+            advance(1)
+            log(step, {"loss": loss, "rate": schedule.factor(step)})
+
         trained = train(
             graft,
             batch_at,
@@ -100,7 +107,7 @@ def run_training(
             micro_batch=machine.micro_batch,
             checkpoints=Checkpoints(context.scratch),
             checkpoint_seconds=machine.checkpoint_seconds,
-            on_step=lambda step, loss: advance(1),
+            on_step=show,
             cache=cache,
             retain=retain,
             team=ALONE if cache else context.team,
