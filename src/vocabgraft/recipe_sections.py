@@ -196,9 +196,7 @@ class Stage(Section):
     def _what_is_kept_stands_still(self) -> Stage:
         moving = [g for g in self.train if not g.startswith("output.")]
         if self.cached and moving:
-            raise ValueError(
-                f"epochs, sweep: hidden states move where {', '.join(moving)} train; for output rows alone"
-            )
+            raise ValueError(f"epochs, sweep: for output rows alone; training {', '.join(moving)} moves hidden states")
         if (self.sweep or self.pull) and self.train != ("output.new",):
             raise ValueError("sweep, pull: for stages that train output.new alone")
         if self.retain and "lora" not in self.train:

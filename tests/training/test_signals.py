@@ -75,7 +75,7 @@ def test_a_stopped_training_leaves_a_checkpoint_and_goes_on_from_it(tied_world, 
 
     with pytest.raises(SystemExit):
         train(cut, batch_at, schedule, micro_batch=4, checkpoints=Checkpoints(tmp_path), on_step=stop)
-    assert [p.name for p in tmp_path.iterdir()] == ["step-0000003"]
+    assert [p.name for p in tmp_path.iterdir()] == ["step-0000004"], "a stop is seen at the end of the step after"
     again = tied_world.graft()
     found = train(again, batch_at, schedule, micro_batch=4, checkpoints=Checkpoints(tmp_path))
     assert found.losses == expected.losses

@@ -11,7 +11,7 @@ from vocabgraft.errors import ProofError
 @dataclass
 class Guard:
     """measure: bits per byte of retained text on the live model. limit: the most it may be. every: steps between looks;
-    the end of the training is looked at too. roll_back: go back to the last good look, instead of ending with an error."""
+    the end of the training is looked at too. roll_back: go back to the last good look, not end with an error."""
 
     measure: Callable[[], float]
     limit: float
