@@ -7,7 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from vocabgraft.errors import ProofError
 from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
@@ -44,6 +43,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
     from vocabgraft.training.checkpoint import Checkpoints
+    from vocabgraft.training.graft import prove_frozen
     from vocabgraft.training.loop import Schedule, train
 
     training, machine = context.recipe.training, context.machine
@@ -81,20 +81,4 @@ def run_training(
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
         "frozen": proof,
-    }
-
-
-def prove_frozen(
-    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, free: Collection[str]
-) -> dict[str, Any]:
-    """Compare hashes of what must not move (all that `free` does not name); ProofError names what did."""
-    kept = sorted(name for name in before if name not in free)
-    moved = [name for name in kept if before[name] != after[name]]
-    if moved:
-        raise ProofError(f"{', '.join(moved)} moved while training only {', '.join(groups)}: nothing was published")
-    return {
-        "checked": len(kept),
-        "names": kept,
-        "identical": True,
-        "hashes": {name: after[name] for name in sorted(after)},
     }
