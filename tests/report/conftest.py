@@ -55,6 +55,8 @@ def step_metrics() -> dict[str, dict[str, Any]]:
                 "target": {"base": 1.511, "initialised": 1.877},
                 "replay": {"base": 0.911, "initialised": 0.912},
             },
+            "train": ["input.new", "output.new"],
+            "frozen": {"checked": 2, "identical": True},
             "english_kl": 0.00021,
             "norm_histogram": {"width": 0.05, "counts": {"input": [0] * 14 + [3, 900, 121] + [0] * 23}},
             "examples": [

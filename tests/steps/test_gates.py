@@ -14,7 +14,7 @@ from vocabgraft.recipe_sections import Init
 from vocabgraft.steps import deployment, embedding
 from vocabgraft.steps.deployment import quantised_file
 from vocabgraft.steps.evaluation import unseen_questions
-from vocabgraft.steps.stages import prove_frozen
+from vocabgraft.training.graft import prove_frozen
 
 HASHES = {"input.old": "a", "input.new": "b", "output.old": "c", "output.new": "d", "body": "e", "lora": "f"}
 

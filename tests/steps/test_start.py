@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
+import torch
 from safetensors.torch import load_file
 
+from vocabgraft.errors import ProofError
 from vocabgraft.machine import detect
 from vocabgraft.pipeline import execute
 from vocabgraft.run import Run
+from vocabgraft.steps import embedding
 
 
 def test_taught_rows_are_told_from_means(recipe, tmp_path, monkeypatch) -> None:
@@ -22,6 +26,7 @@ def test_taught_rows_are_told_from_means(recipe, tmp_path, monkeypatch) -> None:
         values[method] = load_file(run.path("22-initialise", "new_rows.safetensors"))["input.new"]
         norms[method] = values[method].norm(dim=1)
         assert set(metrics["methods"]) == {method}
+        assert metrics["frozen"]["names"] == ["body", "input.old"]
         assert rows["method"].unique().to_list() == [method]
         assert (rows["norm"] - pl.Series(norms[method].tolist())).abs().max() < 1e-4
         assert sum(metrics["norm_histogram"]["counts"]["input"]) == len(rows)
@@ -29,3 +34,23 @@ def test_taught_rows_are_told_from_means(recipe, tmp_path, monkeypatch) -> None:
     moved = (values["distilled"] - values["subword-mean"]).norm(dim=1)
     assert moved.max() > 1e-3
     assert (moved < norms["subword-mean"]).all(), "taught, not thrown away"
+
+
+@pytest.mark.parametrize("part", ["input.old", "body"])
+def test_a_start_that_moves_anything_else_is_refused(recipe, tmp_path, monkeypatch, part) -> None:
+    monkeypatch.chdir(tmp_path)
+    real = embedding.start
+
+    def careless(context, graft, init, seed):
+        found = real(context, graft, init, seed)
+        kept = [i for i in range(len(graft.rows.is_new)) if not graft.rows.is_new[i]]
+        weight = graft.rows.live["input"] if part == "input.old" else graft.model.model.norm.weight
+        with torch.no_grad():
+            weight[kept[3] if part == "input.old" else 0] += 0.5
+        return found
+
+    monkeypatch.setattr(embedding, "start", careless)
+    run = Run.create(tmp_path / "run", recipe("init.method=subword-mean"), "")
+    with pytest.raises(ProofError, match=rf"^{part} moved while training only input\.new, output\.new"):
+        execute(run, detect(tmp_path), until="22")
+    assert run.manifest("22-initialise") is None

@@ -183,9 +183,9 @@ def accuracies(ledger: Ledger, key: str) -> list[Accuracy]:
 
 
 def freeze_proofs(ledger: Ledger) -> list[FreezeProof]:
-    """One proof per training step that recorded one."""
+    """One proof per step that recorded one: where rows start, and where anything trains."""
     found = []
-    for key, _ in stages(ledger):
+    for key in ledger.manifests:
         checked, raw = number(ledger.find(key, "frozen", "checked")), ledger.find(key, "frozen", "identical")
         identical = checked if raw is True else 0.0 if raw is False else number(raw)
         if checked is not None and identical is not None:

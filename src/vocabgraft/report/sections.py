@@ -115,8 +115,9 @@ def questions(ledger: Ledger) -> str:
 def training(ledger: Ledger) -> str:
     """What each training step moved, and the proof that it moved nothing else."""
     proofs = {proof.step: proof for proof in figures.freeze_proofs(ledger)}
+    started = [("22-initialise", "start")] if "22-initialise" in proofs else []
     rows = []
-    for key, label in stages(ledger):
+    for key, label in [*started, *stages(ledger)]:
         groups = ledger.find(key, "train")
         trained = ", ".join(str(g) for g in groups) if isinstance(groups, list) else ""
         ends = [figures.decimal(ledger.find(key, end), 2) for end in ("loss_first", "loss_last")]

@@ -61,27 +61,31 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 def initialise_rows(context: Context) -> StepResult:
     """Build the new rows, look at them, measure the start against the base, stop when it is out of bounds."""
-    from vocabgraft.training.graft import save_graft
+    from vocabgraft.training.graft import prove_frozen, save_graft
 
-    recipe = context.recipe
+    recipe, groups = context.recipe, ("input.new", "output.new")
     graft = open_state(context, None, with_adapters=False)
+    before = graft.hashes()
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, context.base_folder(), bits, "base")
     english = old_text(context, graft)
     origins, alignment = start(context, graft, recipe.init, recipe.training.seed)
+    proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     seen, problems = _inspect(context, graft, origins)
     _measure(context, graft.model, load_expansion(context)[1], bits, "initialised")
     taken = english.taken_by(graft.rows.new["output"].detach())
-    save_graft(graft, context.out, None, ["input.new", "output.new"])
+    save_graft(graft, context.out, None, groups)
     _gate([*problems, *_bad_start(bits["target"], taken, recipe.init)])
     return StepResult(
         {
+            "train": list(groups),
             "row_untied": graft.rows.row_untied,
             "methods": dict(sorted(Counter(o.method for o in origins).items())),
             "alignment": alignment,
             **seen,
             "english_kl": round(taken, 6),
             "bits_per_byte": bits,
+            "frozen": proof,
         }
     )
 

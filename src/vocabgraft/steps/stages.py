@@ -7,7 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from vocabgraft.errors import ProofError
 from vocabgraft.recipe_sections import Rates, Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
@@ -75,6 +74,7 @@ def run_training(
 ) -> dict[str, Any]:
     """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
     from vocabgraft.training.checkpoint import Checkpoints
+    from vocabgraft.training.graft import prove_frozen
     from vocabgraft.training.loop import Schedule, train
     from vocabgraft.training.meters import RowMeter, sightings
 
@@ -131,6 +131,7 @@ def run_training(
 def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dict[str, Any]:
     """A stage of output rows: several passes over hidden states that the first one keeps."""
     from vocabgraft.training.cached import described
+    from vocabgraft.training.graft import prove_frozen
 
     cpu, before = time.process_time(), graft.hashes()
     cache = keep(context, graft, batch_at, stage)
@@ -144,19 +145,3 @@ def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dic
             context, graft, batch_at, stage.train, stage.lr, stage.tokens, epochs=stage.epochs, cache=cache
         )
     return metrics | {"kept": described(cache), "cpu_seconds": round(metrics["cpu_seconds"] + spent, 2)}
-
-
-def prove_frozen(
-    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, free: Collection[str]
-) -> dict[str, Any]:
-    """Compare hashes of what must not move (all that `free` does not name); ProofError names what did."""
-    kept = sorted(name for name in before if name not in free)
-    moved = [name for name in kept if before[name] != after[name]]
-    if moved:
-        raise ProofError(f"{', '.join(moved)} moved while training only {', '.join(groups)}: nothing was published")
-    return {
-        "checked": len(kept),
-        "names": kept,
-        "identical": True,
-        "hashes": {name: after[name] for name in sorted(after)},
-    }

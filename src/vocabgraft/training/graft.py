@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vocabgraft.durable import write_json
 from vocabgraft.embedding.rows import Rows, grow, grown, hash_tensor
+from vocabgraft.errors import ProofError
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
 from vocabgraft.training.objective import Workspace
@@ -60,6 +61,22 @@ class Graft:
             each = (f"{n}:{hash_tensor(p)}" for n, p in self.adapters.items())
             found["lora"] = hashlib.sha256("".join(each).encode()).hexdigest()
         return found
+
+
+def prove_frozen(
+    before: dict[str, str], after: dict[str, str], groups: Collection[str], *, free: Collection[str]
+) -> dict[str, Any]:
+    """Compare hashes of what must not move (all that `free` does not name); ProofError names what did."""
+    kept = sorted(name for name in before if name not in free)
+    moved = [name for name in kept if before[name] != after[name]]
+    if moved:
+        raise ProofError(f"{', '.join(moved)} moved while training only {', '.join(groups)}: nothing was published")
+    return {
+        "checked": len(kept),
+        "names": kept,
+        "identical": True,
+        "hashes": {name: after[name] for name in sorted(after)},
+    }
 
 
 def open_graft(
