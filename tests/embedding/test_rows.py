@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, embedding
 
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.embedding.rows import Rows, hash_tensor
-from vocabgraft.training import loop
+from vocabgraft.training.gradients import Gradients, hidden_states
 
 GROUPS = ("input.new", "output.new", "input.old", "output.old")
 SUBSETS = list(chain.from_iterable(combinations(GROUPS, n) for n in range(1, 5)))
@@ -129,7 +129,7 @@ def by_autograd(world):
     tokens, positions, targets = (torch.from_numpy(x) for x in (batch.tokens, batch.positions, batch.targets))
     matrix = {route: live.detach().clone().requires_grad_() for route, live in graft.rows.live.items()}
     x = embedding(tokens, matrix["input"]) * 8.0
-    hidden = loop.hidden_states(graft.model, x, positions)
+    hidden = hidden_states(graft.model, x, positions)
     loss = cross_entropy((hidden @ matrix["output"].T).flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET)
     loss.backward()
     return float(loss.detach()), {route: m.grad for route, m in matrix.items()}
@@ -142,7 +142,7 @@ def test_gradients_equal_autograd_for_every_choice_of_groups(world, reference, g
     if any(g.endswith(".old") for g in groups):
         rows.open_old()
     # The step itself, not `train`: AdamW would hide the size of a gradient.
-    loss = loop._accumulate(graft, batch, groups, micro_batch=2)
+    loss = Gradients(graft, groups, micro_batch=2).of(batch)
     expected_loss, gradients = reference
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     for block in ("new", "old"):
@@ -168,7 +168,7 @@ def test_row_untied_each_new_row_gets_the_gradient_of_each_route_apart(tied_worl
     if any(g.endswith(".old") for g in groups):
         rows.open_old()
     expected_loss, gradients = by_autograd(tied_world)
-    assert loop._accumulate(graft, batch, groups, micro_batch=2) == pytest.approx(expected_loss, rel=1e-5)
+    assert Gradients(graft, groups, micro_batch=2).of(batch) == pytest.approx(expected_loss, rel=1e-5)
     for route in ("input", "output"):
         if f"{route}.new" in groups:
             close(rows.new[route].grad, gradients[route][tied_world.ids], f"{route}.new")

@@ -16,7 +16,8 @@ from vocabgraft.errors import ModelError
 from vocabgraft.training import cached, cached_passes
 from vocabgraft.training.cached import OutputCache, build_cache
 from vocabgraft.training.cached_passes import Setting, loss_and_gradients, order, train_cached
-from vocabgraft.training.loop import Schedule, hidden_states, train
+from vocabgraft.training.gradients import hidden_states
+from vocabgraft.training.loop import Schedule, train
 from vocabgraft.training.objective import backward_through_head
 
 BATCHES = 6

@@ -38,14 +38,13 @@ def run(
 
     graft = world.graft(dtype="bfloat16", rank=4)
     schedule = Schedule(groups, steps, lr_new=1e-2, lr_old=1e-3, lr_lora=1e-2, weight_decay=0.1)
-    checkpoints = Checkpoints(folder) if folder else None
+    checkpoints = Checkpoints(folder, -1) if folder else None
     done = train(
         graft,
         world.mixture().batch,
         schedule,
         micro_batch=2,
         checkpoints=checkpoints,
-        checkpoint_seconds=-1,
         on_step=on_step,
     )
     return done, {**graft.rows.state(), **graft.adapters, **graft.model.state_dict()}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from vocabgraft.corpus.mix import pack_documents
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 from vocabgraft.training.distill import Runs, Teacher
-from vocabgraft.training.loop import Schedule, hidden_states, train
+from vocabgraft.training.gradients import hidden_states
+from vocabgraft.training.loop import Schedule, train
 
 PARTS = {20: (3, 4), 21: (5, 6, 7), 22: (4, 4)}
 DOCUMENTS = st.lists(st.lists(st.sampled_from([3, 4, 5, 6, *PARTS]), min_size=1, max_size=30), min_size=1, max_size=5)

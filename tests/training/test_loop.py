@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 from vocabgraft.corpus.mix import NO_TARGET, Example, pack_documents, pack_examples
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
-from vocabgraft.training import loop
-from vocabgraft.training.loop import Schedule, hidden_states, train
+from vocabgraft.training.gradients import Gradients, hidden_states
+from vocabgraft.training.loop import Schedule, train
 from vocabgraft.training.lora import silenced
 
 RECIPE = tomllib.loads((files("vocabgraft") / "recipes/korean-gemma-270m.toml").read_text("utf-8"))
@@ -205,16 +206,15 @@ def test_retention_holds_old_text_to_the_base_and_leaves_new_text_alone(tied_wor
         with torch.no_grad():  # adapters that begin at nothing, as in a run
             for name, adapter in graft.adapters.items():
                 adapter.mul_(0.0 if name.endswith(".lora_B") else 1.0)
-        train(
-            graft, mixture.batch, schedule(("lora",), steps=6, weight_decay=0.0, lr=3e-2), micro_batch=8, retain=retain
-        )
+        course = schedule(("lora",), steps=6, weight_decay=0.0, lr=3e-2)
+        train(graft, mixture.batch, replace(course, retain=retain), micro_batch=8)
         found = []
         for rows in (mixture.target, mixture.replay):
             x = graft.rows.look_up(torch.from_numpy(rows.tokens))
             with torch.no_grad():
-                now = loop.hidden_states(graft.model, x, torch.from_numpy(rows.positions))
+                now = hidden_states(graft.model, x, torch.from_numpy(rows.positions))
                 with silenced(graft.model):
-                    base = loop.hidden_states(graft.model, x, torch.from_numpy(rows.positions))
+                    base = hidden_states(graft.model, x, torch.from_numpy(rows.positions))
             found.append(float((now - base).square().mean()))
         return found
 
@@ -229,13 +229,13 @@ def test_the_gradient_of_retention_is_autograds(tied_world) -> None:
     counted, old = targets != NO_TARGET, ~graft.rows.is_new[tokens].any(1)
     assert 0 < int(old.sum()) < len(old)
     x = graft.rows.look_up(tokens)
-    hidden = loop.hidden_states(graft.model, x, positions).detach().requires_grad_()
+    hidden = hidden_states(graft.model, x, positions).detach().requires_grad_()
     with torch.no_grad(), silenced(graft.model):
-        base = loop.hidden_states(graft.model, x, positions)
+        base = hidden_states(graft.model, x, positions)
     kept = counted & old[:, None]
     expected = 0.5 * (hidden - base)[kept].square().sum() / base[kept].square().sum(1).mean()
     expected.backward()
     into = torch.zeros_like(hidden)
-    found = loop._hold(graft, x, batch, hidden.detach(), counted, 0.5, into)
+    found = Gradients(graft, ("lora",), 8).hold(x, positions, old, hidden.detach(), counted, 0.5, into)
     assert found == pytest.approx(float(expected), rel=1e-5)
     torch.testing.assert_close(into, hidden.grad, rtol=1e-4, atol=1e-9)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from vocabgraft.models.load import decoder_of
+from vocabgraft.models.load import decoder_of, softcap_of
 from vocabgraft.training.objective import Workspace, token_nats
 
 
@@ -45,7 +45,7 @@ def bits_per_byte(
     """Score windows of text. Cost: one forward pass of their tokens."""
     device = model.get_input_embeddings().weight.device
     matrix = model.get_output_embeddings().weight
-    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    softcap = softcap_of(model)
     ids = [[bos, *e.ids] for e in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     nats = [0.0] * len(ids)
     workspace = Workspace()

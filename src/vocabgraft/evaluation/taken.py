@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from vocabgraft.models.load import decoder_of
+from vocabgraft.models.load import decoder_of, softcap_of
 
 _CHUNK = 128  # tokens whose logits are held
 
@@ -27,7 +27,7 @@ class OldText:
     def __init__(self, model: Any, tokenizer: Tokenizer, texts: Sequence[str], new: Tensor, *, bos: int) -> None:
         """new: (N,) ids that are not counted as old, whatever stands in their rows."""
         matrix = model.get_output_embeddings().weight
-        self.softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        self.softcap = softcap_of(model)
         hidden, sums = [], []
         for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False):
             ids = torch.tensor([[bos, *encoding.ids]], device=matrix.device)

@@ -102,3 +102,8 @@ def quiet() -> Iterator[None]:
         logging.disable(previous)
         hf_logging.set_verbosity(level)
         hf_logging.enable_progress_bar()
+
+
+def softcap_of(model: Any) -> float | None:
+    """The bound of the model's logits, where it has one (Gemma 2)."""
+    return getattr(model.config.get_text_config(), "final_logit_softcapping", None)

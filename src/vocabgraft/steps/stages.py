@@ -90,8 +90,10 @@ def run_training(
         weight_decay=training.weight_decay,
         clip=training.clip,
         row_epsilon=training.row_epsilon,
+        retain=retain,
+        backend=training.loss,
     )
-    before, meter = graft.hashes(), RowMeter(graft.rows)
+    before, meter, guard = graft.hashes(), RowMeter(graft.rows), guard_of(context, graft)
     cpu = time.process_time()
     label = f"training {', '.join(groups)}"
     with context.reporter.bar(label, steps) as advance, tracked(context) as log:
@@ -105,13 +107,11 @@ def run_training(
             batch_at,
             schedule,
             micro_batch=machine.micro_batch,
-            checkpoints=Checkpoints(context.scratch),
-            checkpoint_seconds=machine.checkpoint_seconds,
+            checkpoints=Checkpoints(context.scratch, machine.checkpoint_seconds),
             on_step=show,
             cache=cache,
-            retain=retain,
+            guard=guard,
             team=ALONE if cache else context.team,
-            backend=training.loss,
         )
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {
@@ -124,8 +124,25 @@ def run_training(
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
         "optimizer": trained.optimizer,
         "rows": meter.read(sightings(batch_at, steps, graft.rows)),
+        "guard": guard and {"limit": round(guard.limit, 5), "looks": guard.looks},
         "frozen": proof,
     }
+
+
+def guard_of(context: Context, graft: Any) -> Any:
+    """Watches held-out replay text as `[training]` asks; None when it does not."""
+    from vocabgraft.training.guard import Guard
+
+    training = context.recipe.training
+    start = context.run.manifest("22-initialise")
+    if training.guard is None or start is None:
+        return None
+    return Guard(
+        measure=lambda: probe(context, graft.model, load_expansion(context)[1], ("replay",))["replay"],
+        limit=start.metrics["bits_per_byte"]["replay"]["base"] * (1 + training.guard),
+        every=steps_for(context.recipe, training.guard_every),
+        roll_back=training.guard_then == "roll back",
+    )
 
 
 def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dict[str, Any]:
@@ -140,6 +157,9 @@ def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dic
         metrics = sweep(context, graft, cache, stage)
         free = graft.rows.values_of(stage.train)
         metrics["frozen"] = prove_frozen(before, graft.hashes(), stage.train, free=free)
+        guard = guard_of(context, graft)
+        if guard and not guard.holds(metrics["steps"]):
+            guard.last_good()  # refuses: passes over kept states have no point to go back to
     else:
         metrics = run_training(
             context, graft, batch_at, stage.train, stage.lr, stage.tokens, epochs=stage.epochs, cache=cache

@@ -32,8 +32,9 @@ from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import ModelError
+from vocabgraft.models.load import softcap_of
+from vocabgraft.training.gradients import hidden_states
 from vocabgraft.training.graft import Graft, read, write
-from vocabgraft.training.loop import hidden_states
 
 SHARD = 16_384  # tokens, or one batch when that is more: 21 MB at a width of 640 in bf16
 _CHUNK = 128  # tokens whose logits are held
@@ -122,7 +123,7 @@ def build_cache(
     refused with ModelError. kept: 'bf16' (the live type, or float32 as it is) or 'fp8' (a scale for each token).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    softcap = getattr(graft.model.config.get_text_config(), "final_logit_softcapping", None)
+    softcap = softcap_of(graft.model)
     shards = _whole(folder, key)
     done = sum(len(s.tokens) for s in shards)
     for _ in range(done):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.embedding.rows import Rows
-from vocabgraft.models.load import decoder_of
+from vocabgraft.models.load import decoder_of, softcap_of
 from vocabgraft.training.objective import Workspace, token_nats
 
 
@@ -67,7 +67,7 @@ class Teacher:
             inputs_embeds=self._rows.look_up(tokens), position_ids=positions, attention_mask=None, use_cache=False
         )
         hidden = out.last_hidden_state
-        softcap = getattr(self._model.config.get_text_config(), "final_logit_softcapping", None)
+        softcap = softcap_of(self._model)
         following = tokens.roll(-1, 1)
         nats = token_nats(
             hidden.flatten(0, 1), following.flatten(), matrix, softcap, self._workspace, without=self._rows.ids

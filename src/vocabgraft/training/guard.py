@@ -17,7 +17,7 @@ class Guard:
     limit: float
     every: int
     roll_back: bool = False
-    seen: list[tuple[int, float]] = field(default_factory=list)
+    looks: list[tuple[int, float]] = field(default_factory=list)
     """(steps done, bits per byte) of each look."""
 
     def due(self, done: int, steps: int) -> bool:
@@ -25,15 +25,18 @@ class Guard:
         return done % self.every == 0 or done == steps
 
     def holds(self, done: int) -> bool:
-        """Look. False: go back. ProofError where going back is not wanted."""
-        found = self.measure()
-        self.seen.append((done, round(found, 5)))
-        if found <= self.limit:
-            return True
-        if self.roll_back:
-            return False
+        """Look."""
+        self.looks.append((done, round(self.measure(), 5)))
+        return self.looks[-1][1] <= self.limit
+
+    def last_good(self) -> int:
+        """Steps done at the last look that was good; ProofError where there is none, or going back is not wanted."""
+        good = [done for done, bits in self.looks if bits <= self.limit]
+        if self.roll_back and good:
+            return good[-1]
+        done, bits = self.looks[-1]
+        cure = "raise its replay_share" if self.roll_back else "raise its replay_share, or guard_then = 'roll back'"
         raise ProofError(
-            f"after {done} steps retained text stands at {found:.4f} bits per byte, training.guard allows "
-            f"{self.limit:.4f}: nothing was published. Lower the stage's rates, raise its replay_share, or set "
-            "training.guard_then = 'roll back'"
+            f"after {done} steps retained text stands at {bits:.4f} bits per byte, training.guard allows "
+            f"{self.limit:.4f}: nothing was published. Lower the stage's lr, or {cure}"
         )
