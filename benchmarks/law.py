@@ -67,7 +67,7 @@ def control(context: Context, cpu_seconds: float, scratch: Path, trial_steps: in
     stage = recipe.stage[5]
     mixture = Mixture(packed["target"], packed["replay"], stage.replay_share, 1, rows_per_step(recipe))
     lora = recipe.lora
-    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, lora.body)
+    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, lora.body, lora.kind)
 
     now = time.process_time
 
@@ -84,7 +84,7 @@ def control(context: Context, cpu_seconds: float, scratch: Path, trial_steps: in
     state = scratch / "state"
     state.mkdir()
     save_graft(graft, state, None, ["lora", "input.new"])
-    export_folder(base, base, state, tensor_ids([]), scratch / "model", alpha=lora.alpha, rank=lora.rank)
+    export_folder(base, base, state, tensor_ids([]), scratch / "model", scale=spec.scale)
     tokens = steps * rows_per_step(recipe) * recipe.training.window
     return scratch / "model", {"steps": steps, "tokens": tokens, "cpu_seconds": round(clock[-1], 1)}
 

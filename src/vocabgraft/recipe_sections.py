@@ -207,6 +207,8 @@ class Stage(Section):
 class Lora(Section):
     """Adapters of the body (stages 6 and 7, instruction tuning)."""
 
+    kind: Literal["lora", "rslora", "dora"] = "lora"
+    """rslora scales by alpha / sqrt(rank); dora trains each row's length apart."""
     rank: Positive = 16
     alpha: Positive = 32
     body: Literal["nf4", "bf16"] = "nf4"

@@ -107,6 +107,6 @@ def test_split_merged_and_reloaded_are_one_model(base: Path, ids: tuple[int, ...
         graft.rows.load(values)
         save_graft(graft, state, None, ("input.new", "output.new"))
         assert open_graft(base, torch.tensor(ids), state, spec=None, seed=0).rows.row_untied == untie
-        export_folder(base, no_tokenizer, state, torch.tensor(ids), out, alpha=1, rank=1)
+        export_folder(base, no_tokenizer, state, torch.tensor(ids), out, scale=1.0)
         assert torch.equal(logits(load_model(out, dtype="float32"), tokens), live)
         assert config_of(out)["tie_word_embeddings"] == (config_of(base)["tie_word_embeddings"] and not untie)

@@ -105,7 +105,7 @@ def test_writing_over_a_carried_file_leaves_the_original(tmp_path: Path) -> None
 def test_the_exported_folder_is_the_live_model(world, state, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4, size=world.size)
+    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, scale=2.0, size=world.size)
     live = open_graft(world.base, world.ids, state[1], spec=SPEC, seed=0, size=world.size)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert model.dtype == torch.bfloat16
@@ -122,7 +122,7 @@ def test_the_exported_folder_is_the_live_model(world, state, tmp_path: Path) -> 
 
 
 def test_tensors_that_learnt_nothing_are_exported_byte_for_byte(world, state, tmp_path: Path) -> None:
-    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, alpha=8, rank=4, size=world.size)
+    counts = export_folder(world.base, world.tokenizer, state[1], world.ids, tmp_path, scale=2.0, size=world.size)
     before, after = load_file(world.base / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -137,7 +137,7 @@ def test_new_rows_alone_leave_old_rows_as_in_the_base(world, tmp_path: Path) -> 
     groups = ("input.new", "output.new")
     save_graft(trained(world, groups, spec=None), tmp_path / "state", None, groups)
     export_folder(
-        world.base, world.tokenizer, tmp_path / "state", world.ids, tmp_path / "out", alpha=8, rank=4, size=world.size
+        world.base, world.tokenizer, tmp_path / "state", world.ids, tmp_path / "out", scale=2.0, size=world.size
     )
     before, after = (load_file(f / "model.safetensors") for f in (world.base, tmp_path / "out"))
     for name in set(before) & {"model.embed_tokens.weight", "lm_head.weight"}:
@@ -151,7 +151,7 @@ def test_the_exported_folder_carries_the_expanded_tokenizer(tied_world, tmp_path
     (tmp_path / "state").mkdir()
     save_graft(trained(tied_world, ("input.new",), spec=None), tmp_path / "state", None, ("input.new",))
     export_folder(
-        tied_world.base, tied_world.tokenizer, tmp_path / "state", tied_world.ids, tmp_path / "out", alpha=8, rank=4
+        tied_world.base, tied_world.tokenizer, tmp_path / "state", tied_world.ids, tmp_path / "out", scale=2.0
     )
     for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         assert (tmp_path / "out" / name).read_bytes() == (tied_world.tokenizer / name).read_bytes()

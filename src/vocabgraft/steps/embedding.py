@@ -122,13 +122,11 @@ def _inspect(context: Context, graft: Any, origins: list[Any]) -> tuple[dict[str
 def open_state(context: Context, state: Path | None, *, with_adapters: bool, body: str | None = None) -> Any:
     """The base with everything learnt up to `state` (None: nothing), live, its matrices grown where pieces need it; the
     body under adapters as the recipe says, or `body`."""
-    from vocabgraft.training.graft import AdapterSpec, open_graft, tensor_ids
+    from vocabgraft.training.graft import open_graft, tensor_ids
 
-    lora = context.recipe.lora
     expansion, _ = load_expansion(context)
-    body = body or (lora.body if with_adapters else "bf16")
-    spec = AdapterSpec(lora.rank, lora.alpha, lora.modules, body) if with_adapters else None
-    context.reporter.say("loading the model" + (f", body in {body}" if spec else ""))
+    spec = adapter_spec(context, body) if with_adapters else None
+    context.reporter.say("loading the model" + (f", body in {spec.body}" if spec else ""))
     return open_graft(
         context.base_folder(),
         tensor_ids(expansion.ids),
@@ -139,6 +137,14 @@ def open_state(context: Context, state: Path | None, *, with_adapters: bool, bod
         size=expansion.rows,
         untie=state is None and context.recipe.init.row_untied,
     )
+
+
+def adapter_spec(context: Context, body: str | None = None) -> Any:
+    """The adapters that the recipe asks for, over the body as it says, or `body`."""
+    from vocabgraft.training.lora import AdapterSpec
+
+    lora = context.recipe.lora
+    return AdapterSpec(lora.rank, lora.alpha, lora.modules, body or lora.body, lora.kind)
 
 
 def _measure(context: Context, model: Any, tokenizer: Path, bits: dict[str, dict[str, float]], when: str) -> None:

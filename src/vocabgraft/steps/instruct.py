@@ -15,7 +15,7 @@ from vocabgraft.evaluation.questions import (
     split_questions,
 )
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.embedding import open_state, probe
+from vocabgraft.steps.embedding import adapter_spec, open_state, probe
 from vocabgraft.steps.packing import packed_corpus, rows_per_step, steps_for
 from vocabgraft.steps.stages import run_training, state_before
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
@@ -52,8 +52,7 @@ def instruct(context: Context) -> StepResult:
         context.out,
         tensor_ids(expansion.ids),
         context.out / "model",
-        alpha=recipe.lora.alpha,
-        rank=recipe.lora.rank,
+        scale=adapter_spec(context).scale,
         size=expansion.rows,
     )
     metrics["bits_per_byte"] = probe(context, load_model(context.out / "model", device=context.device()), tokenizer)

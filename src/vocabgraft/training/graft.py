@@ -24,19 +24,10 @@ from vocabgraft.embedding.rows import Rows, grow, grown, hash_tensor
 from vocabgraft.errors import ProofError
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
+from vocabgraft.training.lora import AdapterSpec
 from vocabgraft.training.objective import Workspace
 
 NEW, OLD, ADAPTERS = "new_rows.safetensors", "old_rows.safetensors", "adapters.safetensors"
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """What the adapters are: rank, scale and layers; and how the body under them is held."""
-
-    rank: int
-    alpha: int
-    modules: tuple[str, ...]
-    body: str
 
 
 @dataclass
@@ -103,7 +94,9 @@ def open_graft(
     for each in learnt:
         rows.load(each)
     if spec is not None:
-        graft.adapters = lora.attach(model, rank=spec.rank, alpha=spec.alpha, modules=spec.modules, seed=seed)
+        graft.adapters = lora.attach(
+            model, rank=spec.rank, alpha=spec.alpha, modules=spec.modules, seed=seed, kind=spec.kind
+        )
         if state is not None and (state / ADAPTERS).exists():
             lora.load(graft.adapters, read(state / ADAPTERS))
     return graft
@@ -168,15 +161,14 @@ def export_folder(
     ids: Tensor,
     out: Path,
     *,
-    alpha: int,
-    rank: int,
+    scale: float = 1.0,
     size: int | None = None,
 ) -> dict[str, int]:
     """Merge everything learnt into a Hugging Face folder in the base's own precision.
 
-    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. size: as in
-    `open_graft`. New rows that are untied over a tied base make the folder an untied one: a head is added. Returns how
-    many tensors were changed or added and how many kept.
+    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. scale: of the
+    adapters (`AdapterSpec.scale`). size: as in `open_graft`. New rows that are untied over a tied base make the folder
+    an untied one: a head is added. Returns how many tensors were changed or added and how many kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     weights: dict[str, Tensor] = {}
@@ -184,7 +176,7 @@ def export_folder(
         weights |= read(file)
     changed = _merged_rows(weights, state, ids, size)
     if (state / ADAPTERS).exists():
-        changed |= lora.merge_into(weights, read(state / ADAPTERS), alpha / rank)
+        changed |= lora.merge_into(weights, read(state / ADAPTERS), scale)
     kept = len(weights.keys() - changed.keys())
     untied = any(n.endswith("lm_head.weight") for n in changed.keys() - weights.keys())
     weights |= changed

@@ -1,4 +1,7 @@
-"""Adapters of the body (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314) through PEFT, named and saved by us.
+"""Adapters of the body through PEFT, named and saved by us.
+
+LoRA (arXiv 2106.09685) over a body in bf16 or NF4 (QLoRA, arXiv 2305.14314); rsLoRA (arXiv 2312.03732) scales by
+alpha / sqrt(rank); DoRA (arXiv 2402.09353) trains each row's length apart from its direction.
 
 They are carried from stage 6 through stage 7 to instruction tuning and merged once, at export, into the body in
 its original precision. PEFT's own saving is not used: it loses or doubles the embeddings of a tied model.
@@ -8,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +20,32 @@ from torch import Tensor, nn
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import decoder_of
 
+Kind = Literal["lora", "rslora", "dora"]
 
-def attach(model: nn.Module, *, rank: int, alpha: int, modules: Sequence[str], seed: int) -> dict[str, nn.Parameter]:
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What the adapters are: rank, scale and layers; how the body under them is held ('bf16' or 'nf4')."""
+
+    rank: int
+    alpha: int
+    modules: tuple[str, ...]
+    body: str
+    kind: Kind = "lora"
+
+    @property
+    def scale(self) -> float:
+        """What B A is multiplied with."""
+        return self.alpha / (self.rank**0.5 if self.kind == "rslora" else self.rank)
+
+
+def attach(
+    model: nn.Module, *, rank: int, alpha: int, modules: Sequence[str], seed: int, kind: Kind = "lora"
+) -> dict[str, nn.Parameter]:
     """Inject adapters into the body's linear layers of the given last names; a vision tower is left alone.
 
-    Returns {'<layer>.lora_A': …, '<layer>.lora_B': …} in order. B starts at zero, so the model is unchanged until
-    the first update. A depends on `seed` only.
+    Returns {'<layer>.lora_A': …, '<layer>.lora_B': …} in order, for DoRA '<layer>.lora_magnitude_vector' too. B starts
+    at zero, so the model is unchanged until the first update. A depends on `seed` only.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -34,7 +58,15 @@ def attach(model: nn.Module, *, rank: int, alpha: int, modules: Sequence[str], s
     ]
     if not targets:
         raise ModelError(f"no linear layer of the body is called {', '.join(modules)}; see lora.modules")
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0, bias="none")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=targets,
+        lora_dropout=0.0,
+        bias="none",
+        use_rslora=kind == "rslora",
+        use_dora=kind == "dora",
+    )
     inject_adapter_in_model(config, model)
     found: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
@@ -72,7 +104,8 @@ def silenced(model: nn.Module) -> Iterator[None]:
 def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     """Base weights with adapters added: W + scale * B A, formed in float32, in each weight's own type.
 
-    weights: tensors by Hugging Face name; only those with an adapter are returned.
+    Under DoRA its rows then get the lengths that were learnt. weights: tensors by Hugging Face name; only those with
+    an adapter are returned.
     """
     merged = {}
     for key, a in adapters.items():
@@ -82,7 +115,11 @@ def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: f
         name = _stored_name(weights, f"{layer}.weight")
         w = weights[name]
         delta = adapters[f"{layer}.lora_B"].float() @ a.float() * scale
-        merged[name] = (w.float() + delta).to(w.dtype)
+        whole = w.float() + delta
+        length = adapters.get(f"{layer}.lora_magnitude_vector")
+        if length is not None:
+            whole *= (length.float() / whole.norm(dim=1))[:, None]
+        merged[name] = whole.to(w.dtype)
     return merged
 
 
@@ -95,8 +132,3 @@ def _stored_name(weights: dict[str, Tensor], live: str) -> str:
     if len(found) != 1:
         raise ModelError(f"{live}: {len(found)} weights of this name in the base's files; its adapter cannot be merged")
     return found[0]
-
-
-def describe(parameters: dict[str, Any]) -> dict[str, int]:
-    """How many adapters and numbers."""
-    return {"adapters": len(parameters) // 2, "numbers": sum(p.numel() for p in parameters.values())}
