@@ -10,7 +10,8 @@ from torch.nn.functional import cross_entropy, embedding
 
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.embedding.rows import Rows, hash_tensor
-from vocabgraft.training.gradients import Gradients, hidden_states
+from vocabgraft.models.packed import hidden_states
+from vocabgraft.training.gradients import Gradients
 
 GROUPS = ("input.new", "output.new", "input.old", "output.old")
 SUBSETS = list(chain.from_iterable(combinations(GROUPS, n) for n in range(1, 5)))

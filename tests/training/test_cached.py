@@ -13,10 +13,10 @@ import torch
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.embedding.rows import grad_of
 from vocabgraft.errors import ModelError
+from vocabgraft.models.packed import hidden_states
 from vocabgraft.training import cached, cached_passes
 from vocabgraft.training.cached import OutputCache, build_cache
 from vocabgraft.training.cached_passes import Setting, loss_and_gradients, order, train_cached
-from vocabgraft.training.gradients import hidden_states
 from vocabgraft.training.loop import Schedule, train
 from vocabgraft.training.objective import backward_through_head
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabgraft.corpus.mix import pack_documents
+from vocabgraft.models.packed import hidden_states
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 from vocabgraft.training.distill import Runs, Teacher
-from vocabgraft.training.gradients import hidden_states
 from vocabgraft.training.loop import Schedule, train
 
 PARTS = {20: (3, 4), 21: (5, 6, 7), 22: (4, 4)}

@@ -33,7 +33,7 @@ from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import ModelError
 from vocabgraft.models.load import softcap_of
-from vocabgraft.training.gradients import hidden_states
+from vocabgraft.models.packed import hidden_states
 from vocabgraft.training.graft import Graft, read, write
 
 SHARD = 16_384  # tokens, or one batch when that is more: 21 MB at a width of 640 in bf16

@@ -18,7 +18,8 @@ from torch import Tensor
 from vocabgraft.corpus.mix import NO_TARGET
 from vocabgraft.corpus.mix import Rows as Batch
 from vocabgraft.embedding.rows import Rows
-from vocabgraft.models.load import decoder_of, softcap_of
+from vocabgraft.models.load import softcap_of
+from vocabgraft.models.packed import hidden_states
 from vocabgraft.training.backends import Head
 from vocabgraft.training.distill import Lesson, Teacher
 from vocabgraft.training.graft import Graft
@@ -137,13 +138,3 @@ def _drop_old_gradient_of_new(rows: Rows) -> None:
     for master in rows.old.values():
         if master.grad is not None:
             master.grad[rows.ids] = 0.0
-
-
-def hidden_states(model: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """Last hidden states (B, T, D) of packed rows.
-
-    Documents in a row stay apart only with restarting positions, no mask and no cache (transformers,
-    masking_utils.find_packed_sequence_indices); anything else contaminates silently.
-    """
-    out = decoder_of(model)(inputs_embeds=x, position_ids=positions, attention_mask=None, use_cache=False)
-    return out.last_hidden_state

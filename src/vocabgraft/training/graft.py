@@ -23,6 +23,7 @@ from vocabgraft.durable import write_json
 from vocabgraft.embedding.rows import Rows, grow, grown, hash_tensor
 from vocabgraft.errors import ProofError
 from vocabgraft.models.load import load_model
+from vocabgraft.models.packed import prove_isolated
 from vocabgraft.training import lora
 from vocabgraft.training.lora import AdapterSpec
 from vocabgraft.training.objective import Workspace
@@ -99,6 +100,7 @@ def open_graft(
         )
         if state is not None and (state / ADAPTERS).exists():
             lora.load(graft.adapters, read(state / ADAPTERS))
+    prove_isolated(model)
     return graft
 
 
