@@ -205,3 +205,11 @@ def test_an_untied_model_has_nothing_to_untie(make_world) -> None:
     rows = make_world(tied=False).graft(untie=True).rows
     assert not rows.row_untied
     assert not rows.embedding._forward_hooks
+
+
+def test_hashes_are_of_the_rows_bytes_whatever_the_parts(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = world.graft(dtype="bfloat16").rows
+    expected = {f"{r}.old": hash_tensor(rows.live[r][~rows.is_new]) for r in rows.routes("old")}
+    expected |= {f"{r}.new": hash_tensor(rows.live[r][rows.is_new]) for r in rows.routes("new")}
+    monkeypatch.setattr("vocabgraft.embedding.rows._HASHED", 1000)
+    assert rows.hashes() == expected

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 ROUTES = ("input", "output")
+_HASHED = 16_384  # rows
 
 
 class Rows:
@@ -156,9 +157,9 @@ class Rows:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of old and new rows by route, as the model uses them."""
-        found = {f"{r}.old": hash_tensor(self.live[r].detach()[~self.is_new]) for r in self.routes("old")}
+        found = {f"{r}.old": _hash_rows(self.live[r], ~self.is_new) for r in self.routes("old")}
         for route in self.routes("new"):
-            found[f"{route}.new"] = hash_tensor(self.live[route].detach()[self.is_new])
+            found[f"{route}.new"] = _hash_rows(self.live[route], self.is_new)
         if self._own is not None:
             found["input.new"] = hash_tensor(self._own)
         return found
@@ -191,6 +192,14 @@ def grad_of(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
+
+
+def _hash_rows(matrix: Tensor, chosen: Tensor) -> str:
+    """SHA-256 of the chosen rows' bytes, taken in parts: all at once are another embedding matrix."""
+    whole = hashlib.sha256()
+    for part, which in zip(matrix.detach().split(_HASHED), chosen.split(_HASHED), strict=True):
+        whole.update(part[which].contiguous().cpu().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def hash_tensor(tensor: Tensor) -> str:

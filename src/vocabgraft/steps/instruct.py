@@ -16,7 +16,7 @@ from vocabgraft.evaluation.questions import (
 )
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import adapter_spec, open_state, probe
-from vocabgraft.steps.packing import packed_corpus, rows_per_step, steps_for
+from vocabgraft.steps.packing import packed_corpus, rows_per_step, schedule_of, steps_for
 from vocabgraft.steps.stages import run_training, state_before
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -37,9 +37,8 @@ def instruct(context: Context) -> StepResult:
     mixture = Mixture(
         examples, _plain_text(context), recipe.instruct.replay_share, _seed(context), rows_per_step(recipe)
     )
-    metrics = run_training(
-        context, graft, mixture.batch, recipe.instruct.train, recipe.instruct.lr, recipe.instruct.tokens
-    )
+    schedule = schedule_of(recipe, recipe.instruct.train, recipe.instruct.lr, steps_for(recipe, recipe.instruct.tokens))
+    metrics = run_training(context, graft, mixture.batch, schedule)
     if not context.team.leads:
         return StepResult()
     save_graft(graft, context.out, previous, recipe.instruct.train)

@@ -1,11 +1,12 @@
-"""Training text as packed rows: as many as a token budget needs, in an order that only the seed decides."""
+"""Training text as packed rows, as many as a token budget needs, in an order that only the seed decides."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from vocabgraft.recipe import Recipe
+from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.data import shuffled_texts
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
@@ -58,6 +59,26 @@ def corpus_mixture(
 def steps_for(recipe: Recipe, tokens: int, tokens_per_step: int | None = None) -> int:
     """Optimiser steps of a token budget; at least one."""
     return max(1, round(tokens / (rows_per_step(recipe, tokens_per_step) * recipe.training.window)))
+
+
+def schedule_of(recipe: Recipe, groups: Collection[str], rates: Rates, steps: int, *, retain: float = 0.0) -> Any:
+    """What the loop is told: the groups and rates of a stage, and what `[training]` says for all."""
+    from vocabgraft.training.loop import Schedule
+
+    training = recipe.training
+    return Schedule(
+        groups=tuple(groups),
+        steps=steps,
+        lr_new=rates.new,
+        lr_old=rates.old,
+        lr_lora=rates.lora,
+        warmup=training.warmup,
+        weight_decay=training.weight_decay,
+        clip=training.clip,
+        row_epsilon=training.row_epsilon,
+        retain=retain,
+        backend=training.loss,
+    )
 
 
 def rows_per_step(recipe: Recipe, tokens_per_step: int | None = None) -> int:

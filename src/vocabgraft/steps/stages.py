@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from vocabgraft.recipe_sections import Rates, Stage
+from vocabgraft.recipe_sections import Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.kept import keep, sweep
-from vocabgraft.steps.packing import corpus_mixture, rows_per_step, steps_for
+from vocabgraft.steps.packing import corpus_mixture, rows_per_step, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 from vocabgraft.steps.tracking import tracked
 from vocabgraft.team import ALONE
@@ -33,7 +32,9 @@ def train_stage(context: Context) -> StepResult:
     if stage.cached:
         metrics = _over_kept(context, graft, batches.batch, stage)
     else:
-        metrics = run_training(context, graft, batches.batch, stage.train, stage.lr, stage.tokens, retain=stage.retain)
+        steps = steps_for(context.recipe, stage.tokens)
+        schedule = schedule_of(context.recipe, stage.train, stage.lr, steps, retain=stage.retain)
+        metrics = run_training(context, graft, batches.batch, schedule)
     if not context.team.leads:
         return StepResult()
     save_graft(graft, context.out, previous, stage.train)
@@ -60,43 +61,20 @@ def state_before(context: Context) -> Path:
     return context.run.path(context.needs[0])
 
 
-def run_training(
-    context: Context,
-    graft: Any,
-    batch_at: Any,
-    groups: Collection[str],
-    rates: Rates,
-    tokens: int,
-    *,
-    epochs: int = 1,
-    cache: Any = None,
-    retain: float = 0.0,
-) -> dict[str, Any]:
-    """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included."""
+def run_training(context: Context, graft: Any, batch_at: Any, schedule: Any, *, cache: Any = None) -> dict[str, Any]:
+    """Train a graft in place with checkpoints and a bar; figures for the manifest, freeze proof included.
+
+    batch_at and schedule: as `training.loop.train` takes them. cache: kept hidden states in place of batches.
+    """
     from vocabgraft.training.checkpoint import Checkpoints
     from vocabgraft.training.graft import prove_frozen
-    from vocabgraft.training.loop import Schedule, train
+    from vocabgraft.training.loop import train
     from vocabgraft.training.meters import RowMeter, sightings
 
-    training, machine = context.recipe.training, context.machine
-    steps = epochs * steps_for(context.recipe, tokens)
-    schedule = Schedule(
-        groups=tuple(groups),
-        steps=steps,
-        lr_new=rates.new,
-        lr_old=rates.old,
-        lr_lora=rates.lora,
-        warmup=training.warmup,
-        weight_decay=training.weight_decay,
-        clip=training.clip,
-        row_epsilon=training.row_epsilon,
-        retain=retain,
-        backend=training.loss,
-    )
+    machine, groups = context.machine, schedule.groups
     before, meter, guard = graft.hashes(), RowMeter(graft.rows), guard_of(context, graft)
     cpu = time.process_time()
-    label = f"training {', '.join(groups)}"
-    with context.reporter.bar(label, steps) as advance, tracked(context) as log:
+    with context.reporter.bar(f"training {', '.join(groups)}", schedule.steps) as advance, tracked(context) as log:
 
         def show(step: int, loss: float) -> None:
             advance(1)
@@ -113,17 +91,18 @@ def run_training(
             guard=guard,
             team=ALONE if cache else context.team,
         )
+    cpu = time.process_time() - cpu
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {
         "steps": trained.steps,
-        "tokens": trained.steps * rows_per_step(context.recipe) * training.window,
+        "tokens": trained.steps * rows_per_step(context.recipe) * context.recipe.training.window,
         "loss_first": round(trained.losses[0], 5),
         "loss_last": round(trained.losses[-1], 5),
         "losses": [round(x, 5) for x in trained.losses],
-        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "cpu_seconds": round(cpu, 2),
         "tokens_per_second": round(trained.tokens / trained.seconds, 1) if trained.tokens else None,
         "optimizer": trained.optimizer,
-        "rows": meter.read(sightings(batch_at, steps, graft.rows)),
+        "rows": meter.read(sightings(batch_at, trained.steps, graft.rows)),
         "guard": guard and {"limit": round(guard.limit, 5), "looks": guard.looks},
         "frozen": proof,
     }
@@ -161,7 +140,7 @@ def _over_kept(context: Context, graft: Any, batch_at: Any, stage: Stage) -> dic
         if guard and not guard.holds(metrics["steps"]):
             guard.last_good()  # refuses: passes over kept states have no point to go back to
     else:
-        metrics = run_training(
-            context, graft, batch_at, stage.train, stage.lr, stage.tokens, epochs=stage.epochs, cache=cache
-        )
+        steps = stage.epochs * len(cache)
+        schedule = schedule_of(context.recipe, stage.train, stage.lr, steps)
+        metrics = run_training(context, graft, batch_at, schedule, cache=cache)
     return metrics | {"kept": described(cache), "cpu_seconds": round(metrics["cpu_seconds"] + spent, 2)}

@@ -7,10 +7,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from vocabgraft.recipe_sections import Init
+from vocabgraft.recipe_sections import Init, Rates
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.data import texts
-from vocabgraft.steps.packing import corpus_mixture, steps_for
+from vocabgraft.steps.packing import corpus_mixture, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 
@@ -47,18 +47,9 @@ def train_rows(
     context: Context, graft: Any, batches: Any, steps: int, lr: float | None, label: str, teacher: Any = None
 ) -> None:
     """Train the new rows alone, in place, on both routes."""
-    from vocabgraft.training.loop import Schedule, train
+    from vocabgraft.training.loop import train
 
-    training = context.recipe.training
-    schedule = Schedule(
-        ("input.new", "output.new"),
-        steps,
-        lr_new=lr,
-        warmup=training.warmup,
-        weight_decay=training.weight_decay,
-        clip=training.clip,
-        row_epsilon=training.row_epsilon,
-    )
+    schedule = schedule_of(context.recipe, ("input.new", "output.new"), Rates(new=lr), steps)
     with context.reporter.bar(label, steps) as advance:
         train(
             graft,

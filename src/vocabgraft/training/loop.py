@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +99,7 @@ def train(
     """
     if cache and any(not g.startswith("output.") for g in schedule.groups):
         raise ModelError(f"{', '.join(schedule.groups)}: kept hidden states serve output rows alone")
-    head = head_of(schedule.backend, device=graft.rows.live["output"].device.type, softcap=softcap_of(graft.model))
-    gradients = Gradients(graft, schedule.groups, micro_batch, head, teacher, schedule.retain)
+    gradients = _gradients(graft, schedule, micro_batch, teacher)
     named = trainable(graft, schedule)
     _drop_gradients(named)  # a training that failed before may have left some
     state = _State(graft, named, _adamw(named, schedule), checkpoints, guard)
@@ -118,11 +117,7 @@ def train(
                 size, shown = batch.tokens.size, batch.tokens[0, :8]
             team.add_up([p for _, p, _ in named])
             loss, stops = team.total(loss, float(stopping()))
-            if not math.isfinite(loss):
-                raise ModelError(
-                    f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
-                    "nothing was updated. Lower the stage's lr, or look at that text"
-                )
+            _refuse_infinite(loss, step, shown)
             state.update(schedule, loss)
             tokens += size
             on_step(step, loss)
@@ -137,6 +132,19 @@ def train(
                 break
     _drop_gradients(named)
     return Trained(state.done, tokens, state.losses, time.monotonic() - began, state.sha256())
+
+
+def _gradients(graft: Graft, schedule: Schedule, micro_batch: int, teacher: Teacher | None) -> Gradients:
+    head = head_of(schedule.backend, device=graft.rows.live["output"].device.type, softcap=softcap_of(graft.model))
+    return Gradients(graft, schedule.groups, micro_batch, head, teacher, schedule.retain)
+
+
+def _refuse_infinite(loss: float, step: int, shown: Any) -> None:
+    if not math.isfinite(loss):
+        raise ModelError(
+            f"loss is {loss} at step {step}, tokens of its first row {shown.tolist()}; "
+            "nothing was updated. Lower the stage's lr, or look at that text"
+        )
 
 
 def trainable(graft: Graft, schedule: Schedule) -> Named:
