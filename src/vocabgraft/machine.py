@@ -5,6 +5,8 @@ A recipe says what, a machine says how: the same recipe gives the same job on a 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.metadata
 import os
 import platform
@@ -94,20 +96,24 @@ def keep_freed_memory() -> None:
     arithmetic. 32 MB is the most glibc accepts as its threshold; larger blocks are kept by `training.objective`
     itself (keeping all in the heap fragments it: 11 GB instead of 5, docs/log.md). Elsewhere nothing happens.
     """
+    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
+    _c_library("mallopt", m_mmap_threshold, 32 << 20)
+    _c_library("mallopt", m_trim_threshold, 256 << 20)
+    _c_library("mallopt", m_top_pad, 16 << 20)
+
+
+def _c_library(function: str, *arguments: int) -> None:
     import ctypes
 
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    m_trim_threshold, m_top_pad, m_mmap_threshold = -1, -2, -3
-    mallopt(m_mmap_threshold, 32 << 20)
-    mallopt(m_trim_threshold, 256 << 20)
-    mallopt(m_top_pad, 16 << 20)
+    with contextlib.suppress(OSError, AttributeError):
+        getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
 
 
 def reset_peak_memory() -> None:
-    """Start measuring the peak anew (Linux; elsewhere the peak of the whole process is reported)."""
+    """Start measuring the peak anew, with what is free given back first: else a step is charged for what the one before
+    it kept (Linux; elsewhere the peak of the whole process is reported)."""
+    gc.collect()
+    _c_library("malloc_trim", 0)
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
