@@ -211,5 +211,5 @@ def test_hashes_are_of_the_rows_bytes_whatever_the_parts(world, monkeypatch: pyt
     rows = world.graft(dtype="bfloat16").rows
     expected = {f"{r}.old": hash_tensor(rows.live[r][~rows.is_new]) for r in rows.routes("old")}
     expected |= {f"{r}.new": hash_tensor(rows.live[r][rows.is_new]) for r in rows.routes("new")}
-    monkeypatch.setattr("vocabgraft.embedding.rows._HASHED", 1000)
+    monkeypatch.setattr("vocabgraft.embedding.rows._PART", 1000)
     assert rows.hashes() == expected

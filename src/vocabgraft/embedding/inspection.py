@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vocabgraft.embedding.rows import row_norms
+
 _TOGETHER = 128  # new rows compared with all base rows at a time: 134 MB of cosines for 262,144
 BIN, _BINS = 0.05, 40
-_COPIED = 8192  # base rows in float32 at a time
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Inspection:
 def inspect_rows(rows: Tensor, base: Tensor, old: Tensor) -> Inspection:
     """Look at new rows (N, D) beside base rows (V, D), of which `old` (V,) bool tells those in use."""
     norms = rows.float().norm(dim=1).cpu()
-    known = torch.cat([part.float().norm(dim=1).cpu() for part in base.split(_COPIED)])[old.cpu()].sort().values
+    known = row_norms(base).cpu()[old.cpu()].sort().values
     typical = float(known[len(known) // 2])
     finite = norms[norms.isfinite()]
     spread = (float(finite.min()), float(finite.median()), float(finite.max())) if len(finite) else (0.0, 0.0, 0.0)
@@ -48,7 +49,7 @@ def inspect_rows(rows: Tensor, base: Tensor, old: Tensor) -> Inspection:
 
 def nearest(rows: Tensor, base: Tensor, old: Tensor, count: int = 3) -> tuple[Tensor, Tensor]:
     """Ids (N, count) and cosines of the old base rows (V, D) that point most nearly as each new row (N, D) does."""
-    scale = torch.cat([1 / part.float().norm(dim=1).clamp_min(1e-8) for part in base.split(_COPIED)])
+    scale = 1 / row_norms(base).clamp_min(1e-8)
     scale = torch.where(old.to(scale.device), scale, 0.0)
     ids, cosines = [], []
     for part in torch.nn.functional.normalize(rows.float(), dim=1).split(_TOGETHER):

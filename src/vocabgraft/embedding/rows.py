@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 ROUTES = ("input", "output")
-_HASHED = 16_384  # rows
+_PART = 8192  # rows of a matrix that are copied at once
 
 
 class Rows:
@@ -194,10 +194,19 @@ def grad_of(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
+@torch.no_grad()
+def row_norms(matrix: Tensor) -> Tensor:
+    """(V,) lengths of a matrix's rows in float32, on its device; a float32 copy of it is never held."""
+    norms = torch.empty(len(matrix), device=matrix.device)
+    for into, part in zip(norms.split(_PART), matrix.split(_PART), strict=True):
+        into.copy_(part.float().norm(dim=1))
+    return norms
+
+
 def _hash_rows(matrix: Tensor, chosen: Tensor) -> str:
     """SHA-256 of the chosen rows' bytes, taken in parts: all at once are another embedding matrix."""
     whole = hashlib.sha256()
-    for part, which in zip(matrix.detach().split(_HASHED), chosen.split(_HASHED), strict=True):
+    for part, which in zip(matrix.detach().split(_PART), chosen.split(_PART), strict=True):
         whole.update(part[which].contiguous().cpu().view(torch.uint8).numpy().data)
     return whole.hexdigest()
 

@@ -92,6 +92,7 @@ def run_training(context: Context, graft: Any, batch_at: Any, schedule: Any, *, 
             team=ALONE if cache else context.team,
         )
     cpu = time.process_time() - cpu
+    graft.workspace.clear()  # what comes next measures, in blocks of its own
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))
     return {
         "steps": trained.steps,

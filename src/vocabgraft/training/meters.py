@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vocabgraft.corpus.mix import Rows as Batch
-from vocabgraft.embedding.rows import Rows
+from vocabgraft.embedding.rows import Rows, row_norms
 
 FEW = 10  # a row that was seen less often has hardly learnt
 
@@ -44,7 +43,7 @@ class RowMeter:
             live = self._rows.live[route].dtype
             moved = now != before
             stuck = moved & (now.to(live) == before.to(live))
-            norms, typical = now.norm(dim=1), _median_norm(self._rows.live[route], ~self._rows.is_new)
+            norms, typical = now.norm(dim=1), float(row_norms(self._rows.live[route])[~self._rows.is_new].median())
             spread = [float(f(norms)) / typical for f in (torch.min, torch.median, torch.max)]
             routes[route] = {
                 "norms": [round(x, 4) for x in spread],
@@ -56,8 +55,3 @@ class RowMeter:
             "never_seen": int((seen == 0).sum()),
             "routes": routes,
         }
-
-
-def _median_norm(matrix: Tensor, old: Tensor) -> float:
-    norms = torch.cat([part.float().norm(dim=1) for part in matrix.detach().split(8192)])
-    return float(norms[old].median())
