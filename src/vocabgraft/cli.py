@@ -117,9 +117,7 @@ def plan(
         )
         return
     lines = [f"{r.key:22} {r.status:12} {r.title}" + (f" ({r.reason})" if r.reason else "") for r in rows]
-    lines += ["", f"{'stage':34} {'tokens':>12} {'memory':>9} {'hours':>8}   on {gpu}"]
-    lines += [f"{s.name[:34]:34} {s.tokens:12,} {s.memory_gb:6.1f} GB {s.hours:8.2f}" for s in stages]
-    show_text("\n".join([*lines, "", forecast.verdict(stages)]))
+    show_text("\n".join([*lines, "", *forecast.table(stages), "", forecast.verdict(stages)]))
 
 
 @app.command()

@@ -3,7 +3,7 @@
     body      = layers * (hidden * head_dim * (2 heads + 2 kv_heads) + 3 * hidden * intermediate)
     embedding = vocabulary * hidden                     (twice when not tied)
     memory    = weights 2 B (NF4 body 0.53 B) + masters 4 B + gradient and two Adam moments 12 B a trained number
-                + a chunk of logits + activations + 1 GB for the libraries
+                + buffers of logits + activations + libraries
     FLOPs     = 2 (body + embedding) forward, + 2 body + 2 embedding where gradients reach the hidden states,
                 + 2 embedding where old output rows train, + 6 adapters    (a token; attention scores left out)
 
@@ -25,10 +25,9 @@ from vocabgraft.recipe_sections import Shape
 
 _GIB = 2**30
 _NF4 = 0.53  # bytes a number: half a byte, and scales quantised once more (QLoRA, arXiv 2305.14314, section 3)
-_LOGITS_CHUNK, _LOGIT_BYTES = 128, 10  # training.objective: bf16, float32, and room for one more float32
-_LIBRARIES = 1.0 * _GIB
+_CHUNK, _SPAN = 128, 512  # tokens, of training.objective (which imports torch)
+_LIBRARIES = {"cpu": 0.75 * _GIB, "cuda": 1.0 * _GIB}  # torch and what it loads; on a GPU its context
 _USABLE = 0.95  # the rest goes to the driver and to holes between allocations
-_CHECKPOINT_SECONDS = 120  # machine.detect: a shorter stage writes no checkpoint
 _STEP_KEYS = tuple(f"3{n}-stage{n}" for n in range(1, 8))
 
 
@@ -65,11 +64,18 @@ class StageForecast:
     tokens: int
     memory_gb: float
     activations_gb: float
+    old_rows_gb: float
+    """The part that is there because this or an earlier stage trains old rows."""
     hours: float
     fits: bool
     device: str
     device_memory_gb: float
     micro_batch: int
+    gflops_per_token: float
+    trained: int
+    """Numbers that the stage moves."""
+    note: str
+    """What the table of stages does not show: values that an earlier stage moved already."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -103,13 +109,13 @@ def _stage(
     rows = min(rows, rows_per_step)
     adapted = "lora" in train or step == "41-instruct"
     tokens = max(1, round(wanted / (rows_per_step * training.window))) * rows_per_step * training.window
-    seconds = tokens * flops_per_token(recipe, train, adapted=adapted) / (device.tflops * device.efficiency * 1e12)
-    # In CPU memory what is saved is serialised beside what it is taken from.
-    copies = 0 if device.name != "cpu" else 12 if seconds > _CHECKPOINT_SECONDS else 4
-    fixed = state_bytes(recipe, train, adapted=adapted, opened=opened, copies=copies)
+    flops = flops_per_token(recipe, train, adapted=adapted)
+    seconds = tokens * flops / (device.tflops * device.efficiency * 1e12)
+    fixed = state_bytes(recipe, train, adapted=adapted, opened=opened)
+    without = state_bytes(recipe, [g for g in train if not g.endswith(".old")], adapted=adapted, opened=False)
     moving = rows * training.window * activation_bytes(shape, train, recipe.lora.modules if adapted else ())
-    logits = min(_LOGITS_CHUNK, rows * training.window) * matrix_rows(recipe) * _LOGIT_BYTES
-    gb = (fixed + moving + logits + _LIBRARIES) / _GIB
+    logits = logit_bytes(matrix_rows(recipe), rows * training.window)
+    gb = (fixed + moving + logits + _LIBRARIES["cpu" if device.name == "cpu" else "cuda"]) / _GIB
     return StageForecast(
         step=step,
         name=name,
@@ -117,12 +123,56 @@ def _stage(
         tokens=tokens,
         memory_gb=round(gb, 2),
         activations_gb=round(moving / _GIB, 2),
+        old_rows_gb=round((fixed - without) / _GIB, 2),
         hours=round(seconds / 3600, 3),
         fits=gb <= device.memory_gb * _USABLE,
         device=device.name,
         device_memory_gb=device.memory_gb,
         micro_batch=rows,
+        gflops_per_token=round(flops / 1e9, 3),
+        trained=trained_numbers(recipe, train),
+        note=_note(recipe, step),
     )
+
+
+def _note(recipe: Recipe, step: str) -> str:
+    """On a tied base a new row is one value: stages of one route and of the other move the same numbers."""
+    at = _STEP_KEYS.index(step) if step in _STEP_KEYS else 0
+    moved = [_values(recipe, s.train) for s in recipe.stage[: at + 1]]
+    routes = {g.partition(".")[0] for s in recipe.stage[: at + 1] for g in s.train if g.endswith(".new")}
+    if step not in _STEP_KEYS or moved[-1] not in moved[:-1] or moved[-1] != {"new"} or len(routes) < 2:
+        return ""
+    return (
+        f"moves the values that stage {moved.index(moved[-1]) + 1} moved, by another route: the base is tied; "
+        "init.row_untied = true gives each route its own"
+    )
+
+
+def _values(recipe: Recipe, train: Collection[str]) -> set[str]:
+    """What moves; where the two routes are one value, a block stands once and without its route."""
+    shared = {"old": recipe.base.tied, "new": recipe.base.tied and not recipe.init.row_untied}
+    return {b if shared.get(b := g.rpartition(".")[2], False) else g for g in train}
+
+
+def trained_numbers(recipe: Recipe, train: Collection[str]) -> int:
+    """Numbers that the groups move."""
+    width = recipe.base.shape.hidden
+    sizes = {"old": matrix_rows(recipe) * width, "new": recipe.tokenizer.pieces * width}
+    sizes["lora"] = adapter_numbers(recipe.base.shape, recipe.lora.rank, recipe.lora.modules)
+    return sum(sizes[v.rpartition(".")[2]] for v in _values(recipe, train))
+
+
+def table(forecasts: Sequence[StageForecast]) -> list[str]:
+    """For people: a line a stage, and what is to be known about it below."""
+    head = f"{'stage':34} {'moves':>12} {'tokens':>12} {'GFLOP/token':>11} {'memory':>9} {'hours':>8}"
+    lines = [f"{head}   on {forecasts[0].device}"]
+    for f in forecasts:
+        lines.append(
+            f"{f.name[:34]:34} {f.trained:12,} {f.tokens:12,} {f.gflops_per_token:11.2f} {f.memory_gb:6.1f} GB "
+            f"{f.hours:8.2f}"
+        )
+        lines += [f"  {f.note}"] if f.note else []
+    return lines
 
 
 def verdict(forecasts: Sequence[StageForecast]) -> str:
@@ -141,14 +191,27 @@ def verdict(forecasts: Sequence[StageForecast]) -> str:
 
 
 def _advice(forecasts: Sequence[StageForecast], worst: StageForecast) -> str:
-    least = max(f.memory_gb - f.activations_gb * (1 - 1 / f.micro_batch) for f in forecasts)
-    cures = ["use --micro-batch 1"] if least <= worst.device_memory_gb * _USABLE else ["train fewer groups"]
+    """What makes it fit, from the least change to the greatest; every cure is of the whole run."""
+
+    def needed(batch: bool, old: bool) -> float:
+        return max(
+            f.memory_gb - batch * f.activations_gb * (1 - 1 / f.micro_batch) - old * f.old_rows_gb for f in forecasts
+        )
+
+    room, batch = worst.device_memory_gb * _USABLE, worst.micro_batch > 1
+    cures = [("use --micro-batch 1", needed(True, False))] if batch else []
+    held = [f.step for f in forecasts if f.old_rows_gb and any(g.endswith(".old") for g in f.train)]
+    if held:
+        leave = f"leave input.old and output.old out of {', '.join(held)}"
+        cures.append((leave, needed(False, True)))
+        cures += [(f"{leave} and use --micro-batch 1", needed(True, True))] if batch else []
+    said = [f"{cure} ({gb:.1f} GB)" for cure, gb in cures if gb <= room][:1]
     gpus = sorted((d for d in DEVICES.values() if d.name != "cpu"), key=lambda d: d.memory_gb)
-    bigger = [d for d in gpus if d.memory_gb > worst.device_memory_gb and d.memory_gb * _USABLE >= least]
+    bigger = [d for d in gpus if d.memory_gb * _USABLE >= needed(batch, False) and d.memory_gb > worst.device_memory_gb]
     if bigger:
         alone = bigger[0].memory_gb * _USABLE >= worst.memory_gb
-        cures.append(f"use {bigger[0].name}" + ("" if alone else " with --micro-batch 1"))
-    return ", or ".join(cures)
+        said.append(f"use {bigger[0].name}" + ("" if alone else " with --micro-batch 1"))
+    return ", or ".join(said) or "choose a smaller base, training.window or lora.rank"
 
 
 def body_numbers(shape: Shape) -> int:
@@ -172,16 +235,20 @@ def activation_bytes(shape: Shape, train: Collection[str], modules: Collection[s
     return shape.layers * (layer + adapters)
 
 
+def logit_bytes(vocabulary: int, tokens: int) -> int:
+    """The buffers of `training.objective.Workspace`: a chunk in bf16 and float32, a span's gradient in bf16."""
+    return vocabulary * (min(_CHUNK, tokens) * 6 + min(_SPAN, tokens) * 2)
+
+
 def matrix_rows(recipe: Recipe) -> int:
     """Rows of the embedding matrices: appended pieces add to the base's."""
     return recipe.base.shape.vocabulary + (recipe.tokenizer.pieces if recipe.tokenizer.place == "append" else 0)
 
 
-def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened: bool, copies: int = 0) -> float:
+def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened: bool) -> float:
     """Bytes of weights, float32 masters, gradients and Adam moments.
 
     adapted: adapters are attached. opened: this or an earlier stage trains old rows, so their masters are held.
-    copies: further bytes held for a trained number while it is saved.
     """
     shape, base = recipe.base.shape, recipe.base
     matrices = 1 if base.tied else 2
@@ -189,11 +256,9 @@ def state_bytes(recipe: Recipe, train: Collection[str], *, adapted: bool, opened
     adapters = adapter_numbers(shape, recipe.lora.rank, recipe.lora.modules) if adapted else 0
     body = body_numbers(shape) * (_NF4 if adapted and recipe.lora.body == "nf4" else 2)
     # Where the two routes are one value, a block counts once.
-    shared = {"old": base.tied, "new": base.tied and not recipe.init.row_untied}
-    blocks = {b if shared[b] else g for g in train if g != "lora" for b in [g.split(".")[-1]]}
-    trained = sum(old if b.endswith("old") else new for b in blocks) + (adapters if "lora" in train else 0)
-    held = (1 if shared["new"] else 2) * new + (matrices * old if opened else 0) + adapters
-    return body + 2 * matrices * old + 4 * held + (12 + copies) * trained
+    routes = 1 if base.tied and not recipe.init.row_untied else 2
+    held = routes * new + (matrices * old if opened else 0) + adapters
+    return body + 2 * matrices * old + 4 * held + 12 * trained_numbers(recipe, train)
 
 
 def flops_per_token(recipe: Recipe, train: Collection[str], *, adapted: bool) -> float:
