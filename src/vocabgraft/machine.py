@@ -109,11 +109,16 @@ def _c_library(function: str, *arguments: int) -> None:
         getattr(ctypes.CDLL("libc.so.6"), function)(*arguments)
 
 
+def give_back_memory() -> None:
+    """Hand freed blocks to the system after all, where a phase ends that left many: a model was loaded, a step done."""
+    gc.collect()
+    _c_library("malloc_trim", 0)
+
+
 def reset_peak_memory() -> None:
     """Start measuring the peak anew, with what is free given back first: else a step is charged for what the one before
     it kept (Linux; elsewhere the peak of the whole process is reported)."""
-    gc.collect()
-    _c_library("malloc_trim", 0)
+    give_back_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
