@@ -27,6 +27,8 @@ _GIB = 2**30
 _NF4 = 0.53  # bytes a number: half a byte, and scales quantised once more (QLoRA, arXiv 2305.14314, section 3)
 _CHUNK, _SPAN = 128, 512  # tokens, of training.objective (which imports torch)
 _LIBRARIES = {"cpu": 0.75 * _GIB, "cuda": 1.0 * _GIB}  # torch and what it loads; on a GPU its context
+_RECOMPUTED = "activations do not fit and are formed again in the backward pass: a third more arithmetic in the body"
+_ADAPTERS = 0.15 * _GIB  # PEFT and bitsandbytes on a CPU, where an NF4 body's file in bf16 stays mapped besides
 _USABLE = 0.95  # the rest goes to the driver and to holes between allocations
 _STEP_KEYS = tuple(f"3{n}-stage{n}" for n in range(1, 8))
 
@@ -74,8 +76,10 @@ class StageForecast:
     gflops_per_token: float
     trained: int
     """Numbers that the stage moves."""
+    recomputed: bool
+    """Whether activations would not fit and are formed again in the backward pass (`training/recompute.py`)."""
     note: str
-    """What the table of stages does not show: values that an earlier stage moved already."""
+    """What the table of stages does not show."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -110,12 +114,20 @@ def _stage(
     adapted = "lora" in train or step == "41-instruct"
     tokens = max(1, round(wanted / (rows_per_step * training.window))) * rows_per_step * training.window
     flops = flops_per_token(recipe, train, adapted=adapted)
-    seconds = tokens * flops / (device.tflops * device.efficiency * 1e12)
     fixed = state_bytes(recipe, train, adapted=adapted, opened=opened)
     without = state_bytes(recipe, [g for g in train if not g.endswith(".old")], adapted=adapted, opened=False)
-    moving = rows * training.window * activation_bytes(shape, train, recipe.lora.modules if adapted else ())
-    logits = logit_bytes(matrix_rows(recipe), rows * training.window)
-    gb = (fixed + moving + logits + _LIBRARIES["cpu" if device.name == "cpu" else "cuda"]) / _GIB
+    modules = recipe.lora.modules if adapted else ()
+    rest = fixed + logit_bytes(matrix_rows(recipe), rows * training.window)
+    rest += _LIBRARIES["cpu" if device.name == "cpu" else "cuda"]
+    if device.name == "cpu" and adapted:
+        rest += _ADAPTERS + (2 * body_numbers(shape) if recipe.lora.body == "nf4" else 0)
+    moving = rows * training.window * activation_bytes(shape, train, modules)
+    recomputed = _keeps_graph(train) and (rest + moving) / _GIB > device.memory_gb * _USABLE
+    if recomputed:
+        moving = rows * training.window * activation_bytes(shape, train, modules, recomputed=True)
+        flops += 2.0 * body_numbers(shape)
+    gb = (rest + moving) / _GIB
+    seconds = tokens * flops / (device.tflops * device.efficiency * 1e12)
     return StageForecast(
         step=step,
         name=name,
@@ -131,11 +143,18 @@ def _stage(
         micro_batch=rows,
         gflops_per_token=round(flops / 1e9, 3),
         trained=trained_numbers(recipe, train),
-        note=_note(recipe, step),
+        recomputed=recomputed,
+        note="; ".join(n for n in (_degenerate(recipe, step), _RECOMPUTED if recomputed else "") if n),
     )
 
 
-def _note(recipe: Recipe, step: str) -> str:
+def needs_recompute(recipe: Recipe, step: str, *, cpu: bool, memory_gb: float, micro_batch: int) -> bool:
+    """Whether a step's activations must be formed again in the backward pass to fit into so many GB."""
+    found = forecast(recipe, "cpu" if cpu else "h100", micro_batch=micro_batch, memory_gb=memory_gb)
+    return any(f.recomputed for f in found if f.step == step)
+
+
+def _degenerate(recipe: Recipe, step: str) -> str:
     """On a tied base a new row is one value: stages of one route and of the other move the same numbers."""
     at = _STEP_KEYS.index(step) if step in _STEP_KEYS else 0
     moved = [_values(recipe, s.train) for s in recipe.stage[: at + 1]]
@@ -225,14 +244,17 @@ def adapter_numbers(shape: Shape, rank: int, modules: Collection[str]) -> int:
     return shape.layers * sum(rank * sum(_linear(shape)[m]) for m in modules if m in _linear(shape))
 
 
-def activation_bytes(shape: Shape, train: Collection[str], modules: Collection[str]) -> int:
-    """Bytes a token that a forward pass holds until its backward pass; without a graph, two layers' worth."""
+def activation_bytes(
+    shape: Shape, train: Collection[str], modules: Collection[str], *, recomputed: bool = False
+) -> int:
+    """Bytes a token that a forward pass holds until its backward pass; without a graph, two layers' worth; recomputed,
+    the input of every layer and all of one (`training/recompute.py`)."""
     attention = 8 * (shape.heads + shape.kv_heads) * shape.head_dim
     layer = 16 * shape.hidden + attention + 6 * shape.intermediate
     if not _keeps_graph(train):
         return 2 * layer
     adapters = 4 * sum(_linear(shape)[m][0] for m in modules if m in _linear(shape))
-    return shape.layers * (layer + adapters)
+    return 2 * shape.hidden * shape.layers + layer + adapters if recomputed else shape.layers * (layer + adapters)
 
 
 def logit_bytes(vocabulary: int, tokens: int) -> int:

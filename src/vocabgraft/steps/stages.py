@@ -90,6 +90,7 @@ def run_training(context: Context, graft: Any, batch_at: Any, schedule: Any, *, 
             cache=cache,
             guard=guard,
             team=ALONE if cache else context.team,
+            recompute=_must_recompute(context),
         )
     cpu = time.process_time() - cpu
     graft.workspace.clear()  # what comes next measures, in blocks of its own
@@ -107,6 +108,16 @@ def run_training(context: Context, graft: Any, batch_at: Any, schedule: Any, *, 
         "guard": guard and {"limit": round(guard.limit, 5), "looks": guard.looks},
         "frozen": proof,
     }
+
+
+def _must_recompute(context: Context) -> bool:
+    import torch
+
+    from vocabgraft.forecast import needs_recompute
+
+    cpu, machine = context.device() == "cpu", context.machine
+    memory = machine.memory_gb if cpu else torch.cuda.get_device_properties(0).total_memory / 2**30
+    return needs_recompute(context.recipe, context.key, cpu=cpu, memory_gb=memory, micro_batch=machine.micro_batch)
 
 
 def guard_of(context: Context, graft: Any) -> Any:

@@ -89,11 +89,7 @@ def open_graft(
     """
     model = load_model(base, device=device, body=spec.body if spec else "bf16")
     grow(model, size)
-    learnt = [read(state / name) for name in (OLD, NEW) if state is not None and (state / name).exists()]
-    rows = Rows(model, ids, untie=untie or any("output.new" in each for each in learnt))
-    graft = Graft(model, rows)
-    for each in learnt:
-        rows.load(each)
+    graft = Graft(model, _rows(model, ids, state, untie))
     if spec is not None:
         graft.adapters = lora.attach(
             model, rank=spec.rank, alpha=spec.alpha, modules=spec.modules, seed=seed, kind=spec.kind
@@ -102,6 +98,15 @@ def open_graft(
             lora.load(graft.adapters, read(state / ADAPTERS))
     prove_isolated(model)
     return graft
+
+
+def _rows(model: Any, ids: Tensor, state: Path | None, untie: bool) -> Rows:
+    """Rows with what a state learnt; its files, as large as the matrix, are let go before anything else is loaded."""
+    learnt = [read(state / name) for name in (OLD, NEW) if state is not None and (state / name).exists()]
+    rows = Rows(model, ids, untie=untie or any("output.new" in each for each in learnt))
+    for each in learnt:
+        rows.load(each)
+    return rows
 
 
 def save_graft(graft: Graft, out: Path, previous: Path | None, trained: Collection[str]) -> None:

@@ -28,6 +28,7 @@ from vocabgraft.training.distill import Teacher
 from vocabgraft.training.gradients import Gradients, mean_weight
 from vocabgraft.training.graft import Graft
 from vocabgraft.training.guard import Guard
+from vocabgraft.training.recompute import recomputed
 from vocabgraft.training.signals import held_signals
 
 if TYPE_CHECKING:
@@ -87,13 +88,14 @@ def train(
     cache: OutputCache | None = None,
     guard: Guard | None = None,
     team: Team = ALONE,
+    recompute: bool = False,
 ) -> Trained:
     """Run the schedule on a graft, in place; continues from the newest whole checkpoint.
 
     With a teacher, tokens are learnt as it sees them, not as they stand in the text. With a cache, step n trains output
     rows on its batch n (again from the first after the last), and `batch_at` is not asked. A guard may end the training
-    earlier. team: the processes that share each batch; all call this alike, and only the one that leads writes
-    checkpoints and looks at the guard.
+    earlier. recompute: see `training.recompute`. team: the processes that share each batch; all call this alike, and
+    only the one that leads writes checkpoints and looks at the guard.
     SIGTERM and SIGINT wait for the end of the step and a checkpoint. Raises ModelError on a loss that is not finite,
     before the update is applied; ProofError where the guard refuses.
     """
@@ -105,7 +107,7 @@ def train(
     state = _State(graft, named, _adamw(named, schedule), checkpoints, guard)
     state.load(checkpoints.latest() if checkpoints else None)
     began, tokens = time.monotonic(), 0
-    with held_signals() as stopping:
+    with held_signals() as stopping, recomputed(graft.model, recompute and not cache):
         while state.done < schedule.steps:
             step = state.done
             if cache:
