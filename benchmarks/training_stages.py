@@ -26,6 +26,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -182,7 +183,8 @@ def main() -> None:
         options.steps = 2
     chosen = (1, 2, 4) if options.quick else tuple(GROUPS)
     stages = {s: {w: measure(w, s, options) for w in WAYS} for s in chosen}
-    print(json.dumps(table(stages, options)))
+    errors = None if options.quick or options.device != "cpu" else planner_error()
+    print(json.dumps(table(stages, options) | {"planner_error": errors}))
 
 
 def table(stages: dict[int, dict[str, Result]], options: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +214,42 @@ def table(stages: dict[int, dict[str, Result]], options: argparse.Namespace) -> 
         "extra_copies": copies,
         "shape": options.shape,
         "device": options.device,
-        "planner_error": None,
+    }
+
+
+def planner_error() -> dict[str, dict[str, float]]:
+    """Forecast peak memory over what a run measured, less one, for each training step; runs of one step a stage."""
+    from bases import smollm2_model
+
+    own = (
+        "base.kind=folder",
+        "base.name=smollm2-135m",
+        f"base.source={smollm2_model()}",
+        "base.license=Apache-2.0",
+        "base.shape={hidden=576, layers=30, heads=9, kv_heads=3, head_dim=64, intermediate=1536, vocabulary=49152}",
+        "tokenizer.place=append",
+    )
+    found = {}
+    for name, settings in (("gemma-3-270m", ()), ("smollm2-135m", own)):
+        with TemporaryDirectory() as place:
+            command = [sys.executable, "-m", "vocabgraft", "run", "korean-gemma-270m", "--budget", "smoke"]
+            command += ["--folder", f"{place}/run", "--until", "41-instruct"]
+            subprocess.run([*command, *(word for s in settings for word in ("--set", s))], check=True)
+            found[name] = errors_of(Path(place) / "run")
+    return found
+
+
+def errors_of(folder: Path) -> dict[str, float]:
+    """By training step of a run on this machine's CPU."""
+    from vocabgraft.forecast import forecast
+    from vocabgraft.run import Run
+
+    run = Run.open(folder)
+    measured = {f.step: run.manifest(f.step) for f in forecast(run.recipe, "cpu")}
+    return {
+        f.step: round(f.memory_gb / m.peak_memory_gb - 1, 3)
+        for f in forecast(run.recipe, "cpu")
+        if (m := measured[f.step]) is not None
     }
 
 
