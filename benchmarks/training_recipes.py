@@ -8,8 +8,8 @@ lean    the preset of that name, new rows untied: output rows over kept hidden s
 qlora   LoRA on an NF4 body, the base's own tokenizer (`law.py`'s control)
 
 All train on medical law with English medical text beside it, from the same rows of the same start. A pilot of one step
-a stage tells what a token costs; tokens of all stages are then scaled alike, so that ways use the same CPU-seconds; what
-they did use is told. Measured merged, in bf16: bits per byte on held-out text of the law it trained on, on Korean
+a stage tells what a token costs; tokens of all stages are then scaled alike, so that ways use the same CPU-seconds;
+what they did use is told. Measured merged, in bf16: bits per byte on held-out text of the law it trained on, on Korean
 text of other kinds, and on English. Full runs are kept in runs/recipes and go on where they were. Needs ../shared/data;
 says so and stops without it. Last line: one JSON object.
 """

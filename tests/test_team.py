@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from vocabgraft.errors import MachineError
+from vocabgraft.team import join
+
 SCRIPT = """
 import json, sys
 import torch
@@ -90,3 +93,12 @@ def test_a_team_makes_one_run(tmp_path: Path) -> None:
     assert done[1].stdout == ""
     again = together(1, "-m", "vocabgraft", "run", "tiny-cpu", "--folder", folder, "--until", "41")
     assert "nothing to do" in again[0].stdout
+
+
+@pytest.mark.parametrize("switch", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_a_launcher_that_splits_weights_is_refused_with_the_reason(
+    switch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(switch, "true")
+    with pytest.raises(MachineError, match="holds whole"):
+        join()

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from vocabgraft.errors import MachineError
+
 if TYPE_CHECKING:
     from torch import nn
 
     from vocabgraft.corpus.mix import Rows as Batch
 
+_SPLITTING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 _PATIENCE = timedelta(days=2)  # the others wait while the leader reads, measures and writes
 
 
@@ -81,7 +84,18 @@ ALONE = Team()
 
 
 def join() -> Team:
-    """This process's place in the team that a launcher started; sets up communication on first use."""
+    """This process's place in the team that a launcher started; sets up communication on first use.
+
+    MachineError for a launcher that splits the model over processes: new rows are written through into the live matrix,
+    which each process holds whole.
+    """
+    for switch, name in _SPLITTING.items():
+        if os.environ.get(switch, "").lower() in ("1", "true"):
+            raise MachineError(
+                f"{switch} asks for {name}, which splits weights over processes; every stage here writes rows through "
+                "into a matrix that each process holds whole. Launch without it (torchrun, or accelerate launch "
+                "--multi_gpu); vocabgraft plan says what fits on one device"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     import torch
