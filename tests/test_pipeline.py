@@ -187,6 +187,7 @@ FIRST_STALE = [
     ("stage.0.tokens=2048", "31-stage1", "stage.0.tokens was 1024, is now 2048"),
     ("stage.3.lr.old=0.1", "34-stage4", "stage.3.lr.old was 1e-05, is now 0.1"),
     ("stage.6.replay_share=0.5", "37-stage7", "stage.6.replay_share was 0.2, is now 0.5"),
+    ("watch.every=2000000", "31-stage1", "watch.every was 1000000, is now 2000000"),
     ("lora.rank=8", "36-stage6", "lora.rank was 4, is now 8"),
     ("instruct.tokens=512", "41-instruct", "instruct.tokens was 1024, is now 512"),
     ("deploy.quantize=q8_0", "61-quantize", "deploy.quantize was q4_1, is now q8_0"),

@@ -55,13 +55,13 @@ class Step:
 
 def _stage(number: int) -> Step:
     previous = "22-initialise" if number == 1 else f"3{number - 1}-stage{number - 1}"
-    reads = (f"stage.{number - 1}", "training", "evaluate.probe_bytes", "evaluate.window_bytes")
+    reads = (f"stage.{number - 1}", "training", "watch", "lora", "evaluate.probe_bytes", "evaluate.window_bytes")
     return Step(
         f"3{number}-stage{number}",
         f"train stage {number}",
         "stages:train_stage",
         needs=(previous, "04-preprocess", "13-expand-tokenizer"),
-        reads=(*reads, "lora") if number >= 6 else reads,
+        reads=reads,
     )
 
 
@@ -86,7 +86,7 @@ STEPS: tuple[Step, ...] = (
     *(_stage(n) for n in range(1, 8)),
     Step("41-instruct", "tune on instructions, merge", "instruct:instruct",
          ("37-stage7", "04-preprocess", "13-expand-tokenizer"),
-         ("instruct", "training", "lora", "evaluate.probe_bytes", "evaluate.window_bytes")),
+         ("instruct", "training", "watch", "lora", "evaluate.probe_bytes", "evaluate.window_bytes")),
     Step("51-korean", "evaluate the target language", "evaluation:target", ("41-instruct",), ("evaluate", "instruct")),
     Step("52-english", "evaluate retention", "evaluation:retention", ("41-instruct",), ("evaluate", "instruct")),
     # The model card that ships with the weights quotes 51 and 52.
@@ -121,6 +121,9 @@ def readings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     from vocabgraft.steps.data import source_stamps
 
     values = {s.key: {name: recipe.section(name) for name in s.reads} for s in STEPS}
+    for number in range(1, 8):
+        if number > len(recipe.stage) or "lora" not in recipe.stage[number - 1].train:
+            values[f"3{number}-stage{number}"]["lora"] = None  # a stage without adapters does not care what they are
     values["01-sources"]["files"] = source_stamps(recipe)
     return values
 

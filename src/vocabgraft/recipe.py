@@ -37,6 +37,7 @@ from vocabgraft.recipe_sections import (
     Stage,
     Tokenizer,
     Training,
+    Watch,
 )
 from vocabgraft.recipe_values import apply_settings, pick_budget
 
@@ -52,6 +53,7 @@ class Recipe(Section):
     tokenizer: Tokenizer
     init: Init = Init()
     training: Training = Training()
+    watch: Watch = Watch()
     stage: tuple[Stage, ...] = Field(min_length=1, max_length=7)
     lora: Lora = Lora()
     instruct: Instruct

@@ -228,16 +228,21 @@ class Training(Section):
     clip: Annotated[float, Field(gt=0)] = 1.0
     loss: Literal["ours", "torch", "liger", "cce"] = "ours"
     """Kernels of the loss over the vocabulary: the same numbers up to rounding (`training/backends.py`)."""
-    guard: Annotated[float, Field(gt=0)] | None = None
+    row_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """AdamW's epsilon for rows: a gradient well below it (the step's text does not hold the row) moves little."""
+
+
+class Watch(Section):
+    """What is looked at while a stage trains."""
+
+    limit: Annotated[float, Field(gt=0)] | None = None
     """Share by which replay text may get worse than in the base, in bits per byte, before a stage is ended …"""
-    guard_every: Positive = 1_000_000
+    every: Positive = 1_000_000
     """… looked at after so many tokens, and at the end …"""
-    guard_then: Literal["stop", "roll back"] = "stop"
+    then: Literal["stop", "roll back"] = "stop"
     """… with an error, or where it was last good."""
     trackers: tuple[Literal["trackio", "wandb"], ...] = ()
     """Where losses are shown besides TensorBoard (`tensorboard/` in the run folder)."""
-    row_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-4
-    """AdamW's epsilon for rows: a gradient well below it (the step's text does not hold the row) moves little."""
 
 
 class Instruct(Section):

@@ -1,4 +1,4 @@
-"""A stage under `training.guard`: replay text is looked at while it trains, and the manifest tells what was seen."""
+"""A stage under `[watch]`: replay text is looked at while it trains, and the manifest tells what was seen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ HARMFUL = [
     'stage.0.train=["output.old","output.new"]',
     "stage.0.lr.old=0.3",
     "stage.0.tokens=4096",
-    "training.guard=0.5",
-    "training.guard_every=512",
+    "watch.limit=0.5",
+    "watch.every=512",
 ]
 
 
@@ -21,7 +21,7 @@ def test_a_stage_that_forgets_is_stopped_and_told(done) -> None:
 
 
 def test_a_stage_that_forgets_goes_back(done) -> None:
-    run = done(*HARMFUL, "training.guard_then=roll back", "training.warmup=0.9", until="31")
+    run = done(*HARMFUL, "watch.then=roll back", "training.warmup=0.9", until="31")
     metrics = run.manifest("31-stage1").metrics
     looks = metrics["guard"]["looks"]
     assert looks[-1][1] > metrics["guard"]["limit"] >= looks[-2][1]
@@ -30,5 +30,5 @@ def test_a_stage_that_forgets_goes_back(done) -> None:
 
 
 def test_a_harmless_stage_is_looked_at_to_its_end(done) -> None:
-    metrics = done("training.guard=0.5", "training.guard_every=512", until="31").manifest("31-stage1").metrics
+    metrics = done("watch.limit=0.5", "watch.every=512", until="31").manifest("31-stage1").metrics
     assert [done for done, _ in metrics["guard"]["looks"]] == [1, 2]

@@ -80,5 +80,5 @@ def test_without_a_good_look_nothing_is_published(tied_world, tmp_path: Path, ro
 
 
 def test_to_stop_is_not_to_go_back(tied_world, tmp_path: Path) -> None:
-    with pytest.raises(ProofError, match=r"after 4 steps .*guard_then = 'roll back'"):
+    with pytest.raises(ProofError, match=r"after 4 steps .*watch\.then = 'roll back'"):
         watched(tied_world, [0.9, 1.2], roll_back=False, folder=tmp_path)

@@ -121,18 +121,17 @@ def _must_recompute(context: Context) -> bool:
 
 
 def guard_of(context: Context, graft: Any) -> Any:
-    """Watches held-out replay text as `[training]` asks; None when it does not."""
+    """Watches held-out replay text as `[watch]` asks; None when it does not."""
     from vocabgraft.training.guard import Guard
 
-    training = context.recipe.training
-    start = context.run.manifest("22-initialise")
-    if training.guard is None or start is None:
+    watch, start = context.recipe.watch, context.run.manifest("22-initialise")
+    if watch.limit is None or start is None:
         return None
     return Guard(
         measure=lambda: probe(context, graft.model, load_expansion(context)[1], ("replay",))["replay"],
-        limit=start.metrics["bits_per_byte"]["replay"]["base"] * (1 + training.guard),
-        every=steps_for(context.recipe, training.guard_every),
-        roll_back=training.guard_then == "roll back",
+        limit=start.metrics["bits_per_byte"]["replay"]["base"] * (1 + watch.limit),
+        every=steps_for(context.recipe, watch.every),
+        roll_back=watch.then == "roll back",
     )
 
 

@@ -22,7 +22,7 @@ def tracked(context: Context) -> Iterator[Log]:
     if not context.team.leads:
         yield lambda step, values: None
         return
-    trackers = [_started(name, context) for name in ("tensorboard", *context.recipe.training.trackers)]
+    trackers = [_started(name, context) for name in ("tensorboard", *context.recipe.watch.trackers)]
 
     def log(step: int, values: dict[str, float]) -> None:
         for tracker in trackers:

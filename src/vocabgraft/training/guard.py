@@ -35,8 +35,8 @@ class Guard:
         if self.roll_back and good:
             return good[-1]
         done, bits = self.looks[-1]
-        cure = "raise its replay_share" if self.roll_back else "raise its replay_share, or guard_then = 'roll back'"
+        cure = "raise its replay_share" if self.roll_back else "raise its replay_share, or watch.then = 'roll back'"
         raise ProofError(
-            f"after {done} steps retained text stands at {bits:.4f} bits per byte, training.guard allows "
+            f"after {done} steps retained text stands at {bits:.4f} bits per byte, watch.limit allows "
             f"{self.limit:.4f}: nothing was published. Lower the stage's lr, or {cure}"
         )
