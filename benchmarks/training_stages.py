@@ -1,7 +1,7 @@
 """What a token costs in each stage: the usual ways and ours, side by side.
 
     python benchmarks/training_stages.py                    Gemma 3 270M, 6,143 new rows, about 25 minutes
-    python benchmarks/training_stages.py --quick            fewer steps, stages 1, 2 and 4: at most 3 minutes
+    python benchmarks/training_stages.py --quick            one step, stages 1 and 2: at most 3 minutes
     python benchmarks/training_stages.py --device cuda --shape medgemma-4b     random weights of the true shape
 
 naive   everything has a gradient, whole logits; no optimiser, so this is less than full fine-tuning costs
@@ -11,8 +11,10 @@ ours    the stage as the run trains it
 cached  a later pass over hidden states that the first one kept (stages 2 and 4)
 
 Each way is a process of its own: CPU-seconds a token (seconds on a GPU), tokens a second, and the memory it adds to a
-loaded model, in GB and in copies of the embedding matrix. Tokens are random, four in ten of them new: nothing here
-depends on the text. Ratios are to `ours`. Last line: one JSON object.
+loaded model. `extra_copies`, in copies of the embedding matrix, is of steps of 32 tokens in stages 1 to 3: what rows in
+training cost, without activations. Tokens are random, four in ten of them new: nothing here depends on the text.
+`planner_error`: forecast of peak memory over what runs of one step a stage measured, less one. Last line: one JSON
+object.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -41,21 +42,21 @@ GROUPS = {
     6: ("input.old", "input.new", "output.old", "output.new", "lora"),
     7: ("lora",),
 }
-ROWS, WINDOW = 6143, 256
+ROWS = 6143
 FIRST_SLOT = 6 + 99  # of Gemma 3's <unused0> … <unused6241>, ids 6 to 6247
 SWEEP = {"settings": 4, "epochs": 10}
 
 
-def batch(step: int, rows: int, vocabulary: int, ids: Any) -> Any:
+def batch(step: int, rows: int, window: int, vocabulary: int, ids: Any) -> Any:
     """Random tokens, four in ten new; a pure function of the step."""
     from vocabgraft.corpus.mix import NO_TARGET, Rows
 
     rng = np.random.default_rng([step, rows])
-    tokens = rng.integers(7000, vocabulary, (rows, WINDOW))
+    tokens = rng.integers(7000, vocabulary, (rows, window))
     new = rng.random(tokens.shape) < 0.4
     tokens[new] = rng.choice(ids, int(new.sum()))
     targets = np.concatenate([tokens[:, 1:], np.full((rows, 1), NO_TARGET)], 1)
-    return Rows(tokens, np.tile(np.arange(WINDOW), (rows, 1)), targets)
+    return Rows(tokens, np.tile(np.arange(window), (rows, 1)), targets)
 
 
 class Meter:
@@ -98,7 +99,7 @@ class Meter:
         return time.process_time(), time.monotonic()
 
 
-def child(way: str, stage: int, steps: int, rows: int, device: str, shape: str) -> dict[str, float]:
+def child(way: str, stage: int, options: argparse.Namespace) -> dict[str, float]:
     """One way in this process: medians over steps after the first."""
     import torch
     from ways import make_model, run
@@ -106,8 +107,13 @@ def child(way: str, stage: int, steps: int, rows: int, device: str, shape: str) 
     from vocabgraft.machine import detect, use_threads
 
     use_threads(detect(Path()).threads)
-    meter = Meter(device)
-    model = make_model(shape, device, nf4=way == "ours" and "lora" in GROUPS[stage])
+    meter = Meter(options.device)
+    model = make_model(options.shape, options.device, nf4=way == "ours" and "lora" in GROUPS[stage])
+    for weight in model.parameters():
+        weight.max()  # what is mapped from a file is in memory before anything is measured …
+    first = torch.nn.Linear(2, 2)
+    first(torch.ones(2)).sum().backward()
+    torch.optim.AdamW(first.parameters()).step()  # … and so is what torch loads on first use
     matrix = model.get_input_embeddings().weight
     ids = np.arange(FIRST_SLOT, FIRST_SLOT + ROWS)
     vocabulary = len(matrix)
@@ -118,13 +124,13 @@ def child(way: str, stage: int, steps: int, rows: int, device: str, shape: str) 
         GROUPS[stage],
         model,
         torch.from_numpy(ids),
-        lambda n: batch(n, rows, vocabulary, ids),
-        steps + 1,
+        lambda n: batch(n, options.rows, options.window, vocabulary, ids),
+        options.steps + 1,
         lambda: clock.append(meter.now()),
     )
     spent = [b[0] - a[0] for a, b in pairwise(clock[1:])]
     wall = [b[1] - a[1] for a, b in pairwise(clock[1:])]
-    tokens = rows * WINDOW
+    tokens = options.rows * options.window
     extra = meter.extra()
     return {
         "cpu_seconds_per_token": median(spent) / tokens,
@@ -138,12 +144,13 @@ def child(way: str, stage: int, steps: int, rows: int, device: str, shape: str) 
 Result = dict[str, float] | None
 
 
-def measure(way: str, stage: int, options: argparse.Namespace) -> Result:
-    """A way in a process of its own; None where it cannot do the stage."""
+def measure(way: str, stage: int, options: argparse.Namespace, **other: int) -> Result:
+    """A way in a process of its own; None where it cannot do the stage. other: options in place of these."""
     if (way == "cached" and stage not in (2, 4)) or (way == "peft" and stage in (4, 5)):
         return None
-    command = [sys.executable, __file__, "--child", way, str(stage), "--steps", str(options.steps)]
-    command += ["--rows", str(options.rows), "--device", options.device, "--shape", options.shape]
+    command = [sys.executable, __file__, "--child", way, str(stage), "--device", options.device]
+    sizes = {"steps": options.steps, "rows": options.rows, "window": options.window} | other
+    command += ["--shape", options.shape, *(word for k, v in sizes.items() for word in (f"--{k}", str(v)))]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"{way} {stage}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
@@ -151,6 +158,11 @@ def measure(way: str, stage: int, options: argparse.Namespace) -> Result:
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     print(f"stage {stage} {way:7} {found}", file=sys.stderr)
     return found
+
+
+def shown(found: Result, key: str) -> float | None:
+    """A figure of a way, if it can do the stage."""
+    return round(found[key], 7) if found else None
 
 
 def sweep_ratio(stages: dict[int, dict[str, Result]]) -> float | None:
@@ -168,50 +180,47 @@ def sweep_ratio(stages: dict[int, dict[str, Result]]) -> float | None:
 def main() -> None:
     """Measure every way of every stage, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="stages 1, 2 and 4, few steps")
+    parser.add_argument("--quick", action="store_true", help="stages 1 and 2, one step")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--shape", default="gemma-3-270m", choices=["gemma-3-270m", "medgemma-4b"])
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=2, help="rows of 256 tokens a step")
+    parser.add_argument("--rows", type=int, default=2, help="rows of a step")
+    parser.add_argument("--window", type=int, default=256, help="tokens of a row")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         way, stage = options.child
-        print(json.dumps(child(way, int(stage), options.steps, options.rows, options.device, options.shape)))
+        print(json.dumps(child(way, int(stage), options)))
         return
     if options.quick:
-        options.steps = 2
-    chosen = (1, 2, 4) if options.quick else tuple(GROUPS)
-    stages = {s: {w: measure(w, s, options) for w in WAYS} for s in chosen}
+        options.steps = options.rows = 1
+    chosen = (1, 2) if options.quick else tuple(GROUPS)
+    ways = ("naive", "mask", "ours", "cached") if options.quick else WAYS
+    stages = {s: {w: measure(w, s, options) if w in ways else None for w in WAYS} for s in chosen}
+    small = {"steps": 1, "rows": 1, "window": 32}
+    copies = {w: {s: shown(measure(w, s, options, **small), "extra_copies") for s in (1, 2, 3)} for w in ways[1:-1]}
     errors = None if options.quick or options.device != "cpu" else planner_error()
-    print(json.dumps(table(stages, options) | {"planner_error": errors}))
+    print(json.dumps(table(stages, options) | {"extra_copies": copies, "planner_error": errors}))
 
 
 def table(stages: dict[int, dict[str, Result]], options: argparse.Namespace) -> dict[str, Any]:
     """The figures as the issue names them."""
     unit = "CPU-seconds per token" if options.device == "cpu" else "seconds per token"
-
-    def shown(found: Result, pick: Callable[[dict[str, float]], float]) -> float | None:
-        return pick(found) if found else None
-
     rows = [
         {
             "stage": s,
             "train": list(GROUPS[s]),
-            **{w: shown(ways[w], lambda f: round(f["cpu_seconds_per_token"], 7)) for w in WAYS},
-            "tokens_per_second": {w: shown(ways[w], lambda f: round(f["tokens_per_second"], 1)) for w in WAYS},
-            "spread": {w: shown(ways[w], lambda f: round(f["spread"], 2)) for w in WAYS},
+            **{w: shown(ways[w], "cpu_seconds_per_token") for w in WAYS},
+            **{key: {w: shown(ways[w], key) for w in WAYS} for key in ("tokens_per_second", "spread", "extra_gb")},
             "unit": unit,
         }
         for s, ways in stages.items()
     ]
-    copies = {w: {s: shown(ways[w], lambda f: f["extra_copies"]) for s, ways in stages.items()} for w in WAYS}
     ratio = sweep_ratio(stages)
     return {
         "stages": rows,
         "sweep": SWEEP,
         "sweep_ratio": round(ratio, 1) if ratio else None,
-        "extra_copies": copies,
         "shape": options.shape,
         "device": options.device,
     }

@@ -119,9 +119,9 @@ def _steps(model: Any, batch_at: BatchAt, steps: int, tick: Tick) -> None:
         tick()
 
 
-def graft_of(groups: tuple[str, ...], model: Any, ids: Any) -> Graft:
+def graft_of(groups: tuple[str, ...], model: Any, ids: Any, *, untie: bool = False) -> Graft:
     """As the steps of a run make it."""
-    graft = Graft(model, Rows(model, ids, untie=True))
+    graft = Graft(model, Rows(model, ids, untie=untie))
     if "lora" in groups:
         graft.adapters = lora.attach(model, rank=RANK, alpha=2 * RANK, modules=MODULES, seed=0)
     return graft
@@ -135,7 +135,7 @@ def ours(groups: tuple[str, ...], model: Any, ids: Any, batch_at: BatchAt, steps
 
 def cached(groups: tuple[str, ...], model: Any, ids: Any, batch_at: BatchAt, steps: int, tick: Tick) -> None:
     """Later passes: stage 2 trains all SETTINGS side by side, stage 4 one."""
-    graft = graft_of(groups, model, ids)
+    graft = graft_of(groups, model, ids, untie=True)  # kept hidden states want it on a tied base
     with TemporaryDirectory() as place:
         cache = build_cache(graft, batch_at, steps + 1, Path(place), key="benchmark", micro_batch=MICRO)
         tick()  # what came before is not a pass

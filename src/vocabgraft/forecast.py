@@ -258,8 +258,8 @@ def activation_bytes(
 
 
 def logit_bytes(vocabulary: int, tokens: int) -> int:
-    """The buffers of `training.objective.Workspace`: a chunk in bf16 and float32, a span's gradient in bf16."""
-    return vocabulary * (min(_CHUNK, tokens) * 6 + min(_SPAN, tokens) * 2)
+    """The buffers of `training.objective.Workspace`: a chunk in float32, a span in bf16."""
+    return vocabulary * (min(_CHUNK, tokens) * 4 + min(_SPAN, tokens) * 2)
 
 
 def matrix_rows(recipe: Recipe) -> int:

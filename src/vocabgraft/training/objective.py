@@ -25,7 +25,7 @@ class Workspace:
     """The large buffers of one chunk, made once and used again.
 
     Asking for them anew costs more than the arithmetic in them: the system hands out fresh pages each time
-    (docs/log.md). For V = 262,144 in bf16: 67 MB of logits, 134 MB of float32, 268 MB of a span's gradient.
+    (docs/log.md). For V = 262,144 in bf16: 134 MB of float32, 268 MB of a span's logits, then their gradient.
     """
 
     def __init__(self) -> None:
@@ -111,8 +111,8 @@ def _logits_backward(
     out: Tensor,
     goals: Tensor | None = None,
 ) -> float:
-    """Sum of the losses of one chunk; the gradient of it for the logits goes to `out`, in the matrix's type."""
-    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace)
+    """Sum of the losses of one chunk; its logits, then the gradient for them, go to `out`, in the matrix's type."""
+    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace, into=out)
     p[torch.arange(len(targets), device=targets.device), targets] -= 1.0
     if slope is not None:
         p *= slope
@@ -139,13 +139,16 @@ def _softmax(
     softcap: float | None,
     workspace: Workspace,
     without: Tensor | None = None,
+    into: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Probabilities (M, V) and nats of the targets (M,) in float32; with a soft cap the slope d capped / d raw.
 
+    into: where logits may be formed, (M, V) of the matrix's type; None for a buffer of the workspace.
     In place and by hand, because torch's own softmax would ask for another (M, V) block.
     """
     shape = (len(hidden), len(matrix))
-    logits = torch.mm(hidden, matrix.T, out=workspace.take("logits", shape, matrix, matrix.dtype))
+    place = workspace.take("logits", shape, matrix, matrix.dtype) if into is None else into
+    logits = torch.mm(hidden, matrix.T, out=place)
     p = workspace.take("p", shape, matrix, torch.float32).copy_(logits)
     slope = None
     if softcap is not None:
