@@ -54,10 +54,11 @@ class Rows:
 
     def _masters(self, block: str, pick: Any) -> dict[str, nn.Parameter]:
         """One float32 parameter per route; where the block is shared, the same one under both."""
-        made = {"input": nn.Parameter(pick(self.live["input"].detach()).float().clone())}
-        made["output"] = (
-            made["input"] if self.shared[block] else nn.Parameter(pick(self.live["output"].detach()).float().clone())
-        )
+        made: dict[str, nn.Parameter] = {}
+        for route in ROUTES:
+            shared = self.shared[block] and "input" in made
+            own = None if shared else pick(self.live[route].detach()).to(torch.float32, copy=True)
+            made[route] = made["input"] if own is None else nn.Parameter(own)
         return made
 
     def _look_up_in(self, own: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
