@@ -7,6 +7,7 @@ NCCL. Process 0 leads: it alone holds the run folder, writes, measures and repor
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,14 +71,19 @@ class Team:
             torch.distributed.barrier()
 
     def tell(self, value: Any) -> Any:
-        """The leader's value, on every process."""
+        """The leader's value (of JSON types), on every process. torch's own way to send objects is pickle."""
         if self.size == 1:
             return value
         import torch
 
-        box = [value]
-        torch.distributed.broadcast_object_list(box, src=0)
-        return box[0]
+        raw = json.dumps(value).encode() if self.leads else b""
+        (length,) = self.total(float(len(raw)))
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        sent = torch.zeros(int(length), dtype=torch.uint8, device=device)
+        if self.leads:
+            sent.copy_(torch.frombuffer(bytearray(raw), dtype=torch.uint8))
+        torch.distributed.broadcast(sent, src=0)
+        return json.loads(bytes(sent.tolist()))
 
 
 ALONE = Team()

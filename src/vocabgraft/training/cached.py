@@ -147,9 +147,10 @@ def _whole(folder: Path, key: str) -> list[Shard]:
     try:
         raw = json.loads(index.read_text("utf-8"))
         shards = [Shard(s["file"], s["sha256"], tuple(s["tokens"])) for s in raw["shards"]]
+        of = raw["key"]
     except (ValueError, KeyError):
         return []
-    if raw["key"] != key:
+    if of != key:
         raise ModelError(f"{folder}: holds what another model or text gave; take another folder, or move it away")
     found = []
     for shard in shards:
