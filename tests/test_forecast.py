@@ -156,3 +156,13 @@ def test_every_shipped_recipe_has_a_verdict_on_every_device(name, gpu):
     found = forecast(load_recipe(name), gpu)
     assert verdict(found)
     json.dumps([f.as_json() for f in found])
+
+
+def test_old_rows_by_few_numbers_take_a_fraction_of_the_memory(medgemma):
+    low = load_recipe("korean-medgemma-4b", [
+        'stage.5.train=["input.low","input.new","output.low","output.new","lora"]',
+    ])  # fmt: skip
+    whole, few = (by_step(forecast(r, "h100"))["36-stage6"] for r in (medgemma, low))
+    old_rows = 262_208 * 2560
+    assert whole.trained - few.trained == pytest.approx(old_rows, rel=0.03)
+    assert whole.memory_gb - few.memory_gb == pytest.approx(12 * old_rows / 2**30, rel=0.03)

@@ -293,6 +293,7 @@ def test_every_preset_is_a_recipe_in_every_budget(name: str, budget: str) -> Non
         (["preset=lean"], "set init.row_untied = true"),
         (["stage.0.epochs=2"], "epochs, sweep: for output rows alone; training input.new moves hidden states"),
         (["stage.3.sweep=[1e-3]", "init.row_untied=true"], "sweep, pull: for stages that train output.new alone"),
+        (['stage.3.train=["output.old","output.low"]', "stage.3.lr.lora=0.1"], "take one of them"),
         (["stage.0.retain=1.0"], "retain: without 'lora' the body stands still"),
     ],
 )

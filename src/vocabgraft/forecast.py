@@ -100,7 +100,7 @@ def forecast(recipe: Recipe, gpu: str, *, micro_batch: int = 2, memory_gb: float
     found, opened = [], False
     for step, name, train, tokens in jobs:
         # Masters of old rows, once trained, are loaded by every later stage.
-        opened = opened or any(g.endswith(".old") for g in train)
+        opened = opened or any(g.endswith((".old", ".low")) for g in train)
         found.append(_stage(recipe, device, micro_batch, step, name, train, tokens, opened))
     return found
 
@@ -115,7 +115,7 @@ def _stage(
     tokens = max(1, round(wanted / (rows_per_step * training.window))) * rows_per_step * training.window
     flops = flops_per_token(recipe, train, adapted=adapted)
     fixed = state_bytes(recipe, train, adapted=adapted, opened=opened)
-    without = state_bytes(recipe, [g for g in train if not g.endswith(".old")], adapted=adapted, opened=False)
+    without = state_bytes(recipe, [g for g in train if not g.endswith((".old", ".low"))], adapted=adapted, opened=False)
     modules = recipe.lora.modules if adapted else ()
     rest = fixed + logit_bytes(matrix_rows(recipe), rows * training.window)
     rest += _LIBRARIES["cpu" if device.name == "cpu" else "cuda"]
@@ -169,7 +169,8 @@ def _degenerate(recipe: Recipe, step: str) -> str:
 
 def _values(recipe: Recipe, train: Collection[str]) -> set[str]:
     """What moves; where the two routes are one value, a block stands once and without its route."""
-    shared = {"old": recipe.base.tied, "new": recipe.base.tied and not recipe.init.row_untied}
+    tied = recipe.base.tied
+    shared = {"old": tied, "low": tied, "new": tied and not recipe.init.row_untied}
     return {b if shared.get(b := g.rpartition(".")[2], False) else g for g in train}
 
 
@@ -177,6 +178,7 @@ def trained_numbers(recipe: Recipe, train: Collection[str]) -> int:
     """Numbers that the groups move."""
     width = recipe.base.shape.hidden
     sizes = {"old": matrix_rows(recipe) * width, "new": recipe.tokenizer.pieces * width}
+    sizes["low"] = (matrix_rows(recipe) + width) * recipe.lora.rank
     sizes["lora"] = adapter_numbers(recipe.base.shape, recipe.lora.rank, recipe.lora.modules)
     return sum(sizes[v.rpartition(".")[2]] for v in _values(recipe, train))
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BudgetName = Literal["smoke", "demo", "short", "full"]
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
-Group = Literal["input.old", "input.new", "output.old", "output.new", "lora"]
+Group = Literal["input.old", "input.low", "input.new", "output.old", "output.low", "output.new", "lora"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -187,14 +187,21 @@ class Stage(Section):
     @model_validator(mode="after")
     def _every_group_has_a_rate(self) -> Stage:
         for group in self.train:
-            kind = group.split(".")[-1]
+            kind = group.split(".")[-1].replace("low", "lora")
             if getattr(self.lr, kind) is None:
                 raise ValueError(f"trains {group!r} but lr.{kind} is not given")
         return self
 
     @model_validator(mode="after")
+    def _old_rows_change_in_one_way(self) -> Stage:
+        kinds = {g.split(".")[-1] for g in self.train}
+        if {"old", "low"} <= kinds:
+            raise ValueError("trains old rows whole (.old) and by few numbers (.low); take one of them")
+        return self
+
+    @model_validator(mode="after")
     def _what_is_kept_stands_still(self) -> Stage:
-        moving = [g for g in self.train if not g.startswith("output.")]
+        moving = [g for g in self.train if g not in ("output.new", "output.old")]
         if self.cached and moving:
             raise ValueError(f"epochs, sweep: for output rows alone; training {', '.join(moving)} moves hidden states")
         if (self.sweep or self.pull) and self.train != ("output.new",):
@@ -205,7 +212,7 @@ class Stage(Section):
 
 
 class Lora(Section):
-    """Adapters of the body (stages 6 and 7, instruction tuning)."""
+    """Adapters of the body (stages 6 and 7, instruction tuning), and low-rank changes of old rows (`.low`)."""
 
     kind: Literal["lora", "rslora", "dora"] = "lora"
     """rslora scales by alpha / sqrt(rank); dora trains each row's length apart."""

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from vocabgraft.embedding.low import LowRank, grad_of
 
 ROUTES = ("input", "output")
 _PART = 8192  # rows of a matrix that are copied at once
@@ -47,6 +50,7 @@ class Rows:
         self.shared = {"old": self.tied, "new": self.tied and not untie}
         self.new = self._masters("new", lambda w: w[ids])
         self.old: dict[str, nn.Parameter] = {}
+        self.low: dict[str, LowRank] = {}
         self._own: Tensor | None = None
         if self.row_untied:
             self._own = self.live["input"].detach()[self.ids].clone()
@@ -89,9 +93,40 @@ class Rows:
         if not self.old:
             self.old = self._masters("old", lambda w: w)
 
+    def open_low(self, groups: Collection[str], rank: int, scale: float) -> None:
+        """Begin a change of old rows by few numbers, on the routes that the groups name ('input.low', 'output.low')."""
+        for route in ROUTES if self.shared["old"] else [r for r in ROUTES if f"{r}.low" in groups]:
+            shared = self.shared["old"] and self.low
+            self.low[route] = (
+                self.low["input"] if shared else LowRank(self.live[route].detach(), self.is_new, rank, scale)
+            )
+
+    def close_low(self) -> None:
+        """Add the change to the old rows' masters, and so to the model; nothing is left of it."""
+        if self.low:
+            self.open_old()
+            for route in {"input"} if self.shared["old"] else self.low:
+                self.low[route].add_to(self.old[route].detach())
+            self.low = {}
+            self.write()
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """While inside, the live matrices hold a change that is still training, so that the model can be measured."""
+        before = {r: self.live[r].detach().clone() for r in self.low}
+        for route in {"input"} & set(self.low) if self.shared["old"] else self.low:
+            self.low[route].add_to(self.live[route].detach())
+        try:
+            yield
+        finally:
+            for route, matrix in before.items():
+                self.live[route].detach().copy_(matrix)
+
     @torch.no_grad()
     def write(self) -> None:
         """Put the masters into the live matrices."""
+        for low in self.low.values():
+            low.write()
         if self.old:
             for route in self.routes("old"):
                 self.live[route].copy_(self.old[route])
@@ -108,13 +143,14 @@ class Rows:
 
     def values_of(self, groups: Collection[str]) -> set[str]:
         """What moves when the groups train, as `hashes` names it: shared values stand under 'input'."""
-        blocks = {g: g.partition(".")[2] for g in groups}
+        blocks = {g: g.partition(".")[2] for g in (g.replace(".low", ".old") for g in groups)}
         return {f"input.{b}" if b and self.shared[b] else g for g, b in blocks.items()}
 
     @torch.no_grad()
     def look_up(self, tokens: Tensor) -> Tensor:
         """Input vectors of tokens (B, T) -> (B, T, D), scaled as the model scales them, without a graph."""
-        return self.embedding(tokens)
+        found = self.embedding(tokens)
+        return found + self.low["input"].look_up(tokens) * self.scale if "input" in self.low else found
 
     @torch.no_grad()
     def add_input_gradient(self, tokens: Tensor, gradient: Tensor, groups: Collection[str]) -> None:
@@ -125,18 +161,23 @@ class Rows:
             grad_of(self.new["input"]).index_add_(0, self.place[flat[new]], grads[new])
         if "input.old" in groups:
             grad_of(self.old["input"]).index_add_(0, flat[~new], grads[~new])
+        if "input.low" in groups:
+            self.low["input"].add_input_gradient(flat[~new], grads[~new])
 
     def parameters(self, groups: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:
-        """(name, master) of what the groups train, each once; names are 'new', 'old' when tied."""
+        """(name, master) of what the groups train, each once; names are 'new', 'old', 'low_a', 'low_b' when tied."""
         seen: set[int] = set()
         for group in sorted(groups):
             route, _, block = group.partition(".")
-            if block not in ("old", "new"):
-                continue
-            parameter = (self.old if block == "old" else self.new)[route]
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield (block if self.shared[block] else group), parameter
+            shared = self.shared.get("old" if block == "low" else block, False)
+            if block == "low":
+                found = {"_a": self.low[route].a, "_b": self.low[route].b}
+            else:
+                found = {"": (self.old if block == "old" else self.new)[route]} if block in ("old", "new") else {}
+            for ending, parameter in found.items():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield (block if shared else group) + ending, parameter
 
     def state(self) -> dict[str, Tensor]:
         """Masters by name, for saving."""
@@ -186,13 +227,6 @@ def grown(matrix: Tensor, rows: int) -> Tensor:
     there only to round the size up is never chosen (Hewitt 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html)."""
     mean = matrix.mean(0, keepdim=True, dtype=torch.float32).to(matrix.dtype)
     return torch.cat([matrix, mean.expand(rows - len(matrix), -1)])
-
-
-def grad_of(parameter: nn.Parameter) -> Tensor:
-    """The gradient buffer of a parameter, made of zeros on first use."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
 
 
 @torch.no_grad()

@@ -76,6 +76,8 @@ def schedule_of(recipe: Recipe, groups: Collection[str], rates: Rates, steps: in
         weight_decay=training.weight_decay,
         clip=training.clip,
         row_epsilon=training.row_epsilon,
+        low_rank=recipe.lora.rank,
+        low_scale=recipe.lora.alpha / recipe.lora.rank,
         retain=retain,
         backend=training.loss,
     )

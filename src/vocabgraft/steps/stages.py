@@ -127,8 +127,13 @@ def guard_of(context: Context, graft: Any) -> Any:
     watch, start = context.recipe.watch, context.run.manifest("22-initialise")
     if watch.limit is None or start is None:
         return None
+
+    def measure() -> float:
+        with graft.rows.merged():
+            return probe(context, graft.model, load_expansion(context)[1], ("replay",))["replay"]
+
     return Guard(
-        measure=lambda: probe(context, graft.model, load_expansion(context)[1], ("replay",))["replay"],
+        measure=measure,
         limit=start.metrics["bits_per_byte"]["replay"]["base"] * (1 + watch.limit),
         every=steps_for(context.recipe, watch.every),
         roll_back=watch.then == "roll back",

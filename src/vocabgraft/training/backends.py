@@ -57,6 +57,8 @@ def head_of(backend: Backend, *, device: str = "cpu", softcap: float | None = No
         workspace: Workspace | None = None,
         goals: Tensor | None = None,
     ) -> tuple[float, Tensor | None]:
+        if rows.low:
+            raise ModelError(f"a low-rank change of old rows needs the loss backend 'ours', not {backend!r}")
         if goals is not None:
             raise ModelError(f"rows that a teacher teaches need the loss backend 'ours', not {backend!r}")
         return _through(kernel, hidden, targets, rows, groups, weight, want_hidden, softcap)

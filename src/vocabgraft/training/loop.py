@@ -51,6 +51,9 @@ class Schedule:
     weight_decay: float = 0.0
     clip: float = 1.0
     row_epsilon: float = 1e-4
+    low_rank: int = 16
+    low_scale: float = 2.0
+    """Of a change of old rows by few numbers ('input.low', 'output.low'; `embedding/low.py`)."""
     retain: float = 0.0
     """Weight of the distance from the base's own hidden states on text without new pieces (`training/gradients.py`)."""
     backend: Backend = "ours"
@@ -133,6 +136,7 @@ def train(
             if stops:
                 break
     _drop_gradients(named)
+    graft.rows.close_low()
     return Trained(state.done, tokens, state.losses, time.monotonic() - began, state.sha256())
 
 
@@ -155,7 +159,9 @@ def trainable(graft: Graft, schedule: Schedule) -> Named:
         adapter.requires_grad_("lora" in schedule.groups)
     if any(g.endswith(".old") for g in schedule.groups):
         graft.rows.open_old()
-    rates = {"new": schedule.lr_new, "old": schedule.lr_old}
+    if any(g.endswith(".low") for g in schedule.groups):
+        graft.rows.open_low(schedule.groups, schedule.low_rank, schedule.low_scale)
+    rates = {"new": schedule.lr_new, "old": schedule.lr_old, "low_a": schedule.lr_lora, "low_b": schedule.lr_lora}
     found = [(n, p, rates[n.split(".")[-1]]) for n, p in graft.rows.parameters(schedule.groups)]
     if "lora" in schedule.groups:
         if not graft.adapters:

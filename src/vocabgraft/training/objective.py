@@ -14,7 +14,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from vocabgraft.embedding.rows import Rows, grad_of
+from vocabgraft.embedding.low import LowRank, grad_of
+from vocabgraft.embedding.rows import Rows
 
 CHUNK = 128  # tokens of one softmax
 SPAN = 512  # tokens of one product for row gradients: fewer passes over (V, D) in float32 …
@@ -77,10 +78,11 @@ def backward_through_head(
 ) -> tuple[float, Tensor | None]:
     """Loss times `weight`, and its gradient for the hidden states (M, D) when wanted.
 
-    Row gradients are added to the masters' buffers as `groups` asks ('output.new', 'output.old'). With goals (M,), nats
-    that a teacher gives the targets, the loss of a token is not its nats but their distance from the goal (Huber).
+    Row gradients are added to the masters' buffers as `groups` asks ('output.new', 'output.old', 'output.low'). With
+    goals (M,), nats that a teacher gives the targets, the loss of a token is not its nats but their distance from the
+    goal (Huber).
     """
-    matrix = rows.live["output"]
+    matrix, low = rows.live["output"], rows.low.get("output")
     workspace = workspace or Workspace()
     d_hidden = torch.empty_like(hidden) if want_hidden else None
     total = 0.0
@@ -90,10 +92,15 @@ def backward_through_head(
         for start in range(0, len(span), CHUNK):
             part = slice(start, start + CHUNK)
             goal = None if goals is None else goals[at : at + SPAN][part]
-            loss = _logits_backward(span[part], its_targets[part], matrix, softcap, workspace, d_logits[part], goal)
+            into = d_logits[part]
+            loss = _logits_backward(span[part], its_targets[part], matrix, low, softcap, workspace, into, goal)
             total += loss * weight
         if d_hidden is not None:
             d_hidden[at : at + SPAN] = (d_logits @ matrix) * weight
+        if low is not None and "output.low" in groups:
+            low.add_output_gradient(d_logits, span, weight)
+        if low is not None and d_hidden is not None:
+            low.add_hidden_gradient(d_logits, weight, d_hidden[at : at + SPAN])
         if "output.new" in groups:
             gradient = d_logits[:, rows.ids].float()
             grad_of(rows.new["output"]).addmm_(gradient.T, span.float(), alpha=weight)
@@ -106,13 +113,14 @@ def _logits_backward(
     hidden: Tensor,
     targets: Tensor,
     matrix: Tensor,
+    low: LowRank | None,
     softcap: float | None,
     workspace: Workspace,
     out: Tensor,
     goals: Tensor | None = None,
 ) -> float:
     """Sum of the losses of one chunk; its logits, then the gradient for them, go to `out`, in the matrix's type."""
-    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace, into=out)
+    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace, into=out, low=low)
     p[torch.arange(len(targets), device=targets.device), targets] -= 1.0
     if slope is not None:
         p *= slope
@@ -140,6 +148,7 @@ def _softmax(
     workspace: Workspace,
     without: Tensor | None = None,
     into: Tensor | None = None,
+    low: LowRank | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Probabilities (M, V) and nats of the targets (M,) in float32; with a soft cap the slope d capped / d raw.
 
@@ -149,6 +158,8 @@ def _softmax(
     shape = (len(hidden), len(matrix))
     place = workspace.take("logits", shape, matrix, matrix.dtype) if into is None else into
     logits = torch.mm(hidden, matrix.T, out=place)
+    if low is not None:
+        low.add_logits(hidden, logits)
     p = workspace.take("p", shape, matrix, torch.float32).copy_(logits)
     slope = None
     if softcap is not None:
