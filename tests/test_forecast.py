@@ -4,17 +4,9 @@ import json
 
 import pytest
 
+from vocabgraft.cost import activation_bytes, adapter_numbers, body_numbers, flops_per_token
 from vocabgraft.errors import MachineError
-from vocabgraft.forecast import (
-    DEVICES,
-    activation_bytes,
-    adapter_numbers,
-    body_numbers,
-    flops_per_token,
-    forecast,
-    needs_recompute,
-    verdict,
-)
+from vocabgraft.forecast import DEVICES, forecast, needs_recompute, verdict
 from vocabgraft.recipe import Recipe, load_recipe, shipped_recipes
 
 
