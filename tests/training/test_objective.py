@@ -67,8 +67,8 @@ def test_gradients_are_autograds_whatever_the_chunk(
     assert loss == pytest.approx(float(expected.detach()), rel=1e-6)
     found = rows.old["output"].grad.clone()
     found[IDS] = rows.new["output"].grad  # their places among the old rows are the loop's to clear
-    torch.testing.assert_close(found, w.grad.float(), rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(d_hidden, h.grad.float(), rtol=1e-4, atol=1e-7)
+    for mine, exact in ((found, w.grad), (d_hidden, h.grad)):
+        assert float((mine.double() - exact).abs().max()) <= 1e-6 * float(exact.abs().max())
 
 
 def test_bfloat16_rows_get_the_float32_gradient_to_a_percent() -> None:
