@@ -26,7 +26,7 @@ from vocabgraft.training.graft import Graft
 from vocabgraft.training.loop import Schedule, train
 import numpy as np
 
-base, steps = sys.argv[1], int(sys.argv[2])
+base, steps, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 team = join()
 model = load_model(__import__("pathlib").Path(base), dtype="float32")
@@ -35,13 +35,13 @@ graft.adapters = lora.attach(model, rank=4, alpha=8, modules=["q_proj", "down_pr
 
 def batch(step):
     rng = np.random.default_rng(step)
-    tokens = rng.integers(5, 1600, (3, 24))
-    targets = np.concatenate([tokens[:, 1:], np.full((3, 1), -100)], 1)
-    return Rows(tokens, np.tile(np.arange(24), (3, 1)), targets)
+    tokens = rng.integers(5, 1600, (rows, 24))
+    targets = np.concatenate([tokens[:, 1:], np.full((rows, 1), -100)], 1)
+    return Rows(tokens, np.tile(np.arange(24), (rows, 1)), targets)
 
 groups = ("input.old", "input.new", "output.old", "output.new", "lora")
 plan = Schedule(groups, steps, lr_new=1e-3, lr_old=1e-4, lr_lora=1e-3)
-done = train(graft, batch, plan, micro_batch=2, team=team)
+done = train(graft, batch, plan, micro_batch=1, team=team)
 if team.leads:
     print(json.dumps({"size": team.size, "losses": done.losses, "rows": graft.rows.new["input"].double().sum().item()}))
 """
@@ -68,19 +68,19 @@ def together(size: int, *command: str | Path, **more: str) -> list[subprocess.Co
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(tied_world, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("rows", "apart"), [(2, 1e-6), (3, 1e-5)])
+def test_two_processes_train_as_one(tied_world, tmp_path: Path, rows: int, apart: float) -> None:
+    """Three rows are shared unevenly and summed in another order, which float32 and 200 steps of AdamW make visible."""
     script = tmp_path / "train.py"
     script.write_text(SCRIPT, "utf-8")
     found = {}
     for size in (1, 2):
-        done = together(size, script, tied_world.base, "200")
+        done = together(size, script, tied_world.base, "200", str(rows))
         assert [p.returncode for p in done] == [0] * size, done[-1].stderr
         found[size] = json.loads(done[0].stdout.splitlines()[-1])
         assert found[size]["size"] == size
         assert all(not p.stdout for p in done[1:])
-    apart = [abs(a - b) for a, b in zip(found[1]["losses"], found[2]["losses"], strict=True)]
-    assert max(apart[:20]) < 1e-6
-    assert max(apart) < 1e-5
+    assert max(abs(a - b) for a, b in zip(found[1]["losses"], found[2]["losses"], strict=True)) <= apart
     assert found[2]["rows"] == pytest.approx(found[1]["rows"], abs=1e-3)
 
 
