@@ -302,7 +302,8 @@ def test_a_traceback_can_be_asked_for(call: Call, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     program = (
-        "import time, vocabgraft.pipeline\n"
+        "import signal, time, vocabgraft.pipeline\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts its background jobs deaf to it
         "def execute(*a, **k):\n"
         "    print('running', flush=True)\n"
         "    time.sleep(60)\n"
