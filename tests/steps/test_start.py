@@ -36,6 +36,11 @@ def test_taught_rows_are_told_from_means(recipe, tmp_path, monkeypatch) -> None:
     assert (moved < norms["subword-mean"]).all(), "taught, not thrown away"
 
 
+def test_rows_are_taught_whatever_kernels_the_stages_use(done) -> None:
+    run = done("init.method=distilled", "init.tokens=1024", "training.loss=torch", until="31")
+    assert run.manifest("31-stage1").metrics["frozen"]["identical"]
+
+
 @pytest.mark.parametrize("part", ["input.old", "body"])
 def test_a_start_that_moves_anything_else_is_refused(recipe, tmp_path, monkeypatch, part) -> None:
     monkeypatch.chdir(tmp_path)

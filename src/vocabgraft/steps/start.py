@@ -50,6 +50,8 @@ def train_rows(
     from vocabgraft.training.loop import train
 
     schedule = schedule_of(context.recipe, ("input.new", "output.new"), Rates(new=lr), steps)
+    if teacher:
+        schedule = replace(schedule, backend="ours")  # other kernels know no teacher; the stages may use them
     with context.reporter.bar(label, steps) as advance:
         train(
             graft,
