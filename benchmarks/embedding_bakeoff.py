@@ -5,8 +5,9 @@
     python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: at most 3 minutes
 
 The probe trains new rows on both routes with the body frozen, 256 tokens a step. Bits per byte are of held-out target
-text. `trained_rows_bpb`: rows of the best start alone, two epochs; `distilled_closes`: share of the way from the best
-blend to there that distilled rows stand at without a step on the body. A full run is kept in runs/ and goes on where
+text. The default is the recipe's at full size. `trained_rows_bpb`: rows of the best start alone, two epochs;
+`distilled_closes`: share of the way from the best blend to there that distilled rows stand at without a step on the
+body, `taught_longer`: the same of rows taught on 16,384 tokens. A full run is kept in runs/ and goes on where
 it was; it needs ../shared/data, and says so and stops without. Last line: one JSON object.
 """
 
@@ -22,6 +23,8 @@ from typing import Any
 
 from bases import smollm2_model
 
+from vocabgraft.recipe import load_recipe
+
 DATA = Path("../shared/data")
 RECIPE = "korean-gemma-270m"
 LAW = [
@@ -33,6 +36,7 @@ LAW = [
     "--set", "training.tokens_per_step=256",
 ]  # fmt: skip
 TRAINED = 131_072  # tokens an epoch of the rows that show what a start could win
+LONGER = {"init.tokens": 16_384, "init.tokens_per_step": 4096}  # teaching beyond the default's 4,096 tokens
 SMOLLM2 = [
     "base.kind=folder", "base.name=smollm2-135m", "base.source={}", "base.license=Apache-2.0", "tokenizer.place=append",
 ]  # fmt: skip
@@ -44,21 +48,38 @@ def vocabgraft(*words: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def figures(found: dict[str, Any]) -> dict[str, Any]:
+def own_start() -> list[str]:
+    """The start of the recipe at its full size, held against all others."""
+    init = load_recipe(RECIPE, budget="full").init
+    return ["--set", f"init.method={init.method}", "--set", f"init.norm={init.norm}"]
+
+
+def taught_longer(folder: str, settings: list[str]) -> float:
+    """Bits per byte at once of rows that are taught on more text; the run folder keeps what it has."""
+    more = [word for key, value in LONGER.items() for word in ("--set", f"{key}={value}")]
+    vocabgraft("run", RECIPE, *settings, *more, "--folder", folder, "--until", "21-resize")
+    found = vocabgraft("bakeoff", folder, "--start", "distilled@0", "--seeds", "1", "--steps", "1", "--json")
+    return float(json.loads(found)["rows"][0]["bpb_step0"]["mean"])
+
+
+def figures(found: dict[str, Any], longer: float | None) -> dict[str, Any]:
     """The table as the issue names it."""
     at_once = {row["name"]: row["bpb_step0"]["mean"] for row in found["rows"]}
-    blends = [bits for name, bits in at_once.items() if not name.startswith("distilled")]
-    taught = [bits for name, bits in at_once.items() if name.startswith("distilled")]
-    (mean,) = [bits for name, bits in at_once.items() if name.startswith("mean@")]
-    best, trained = min(blends), found["trained_rows_bpb"]
+    blend = min(bits for name, bits in at_once.items() if not name.startswith("distilled"))
+    trained = found["trained_rows_bpb"]
+
+    def closes(taught: float | None) -> float | None:
+        return round((blend - taught) / (blend - trained), 4) if trained and taught else None
+
     return {
         "methods": found["rows"],
         "default": found["default"],
         "best": found["best"],
         "base_bpb": found["base_bpb"],
-        "mean_of_all_bpb": mean,
+        "mean_of_all_bpb": at_once["mean@0"],
         "trained_rows_bpb": trained,
-        "distilled_closes": round((best - min(taught)) / (best - trained), 4) if trained and taught else None,
+        "distilled_closes": closes(at_once["distilled@0"]),
+        "taught_longer": {**LONGER, "bpb_step0": longer, "closes": closes(longer)} if longer else None,
         "kl_bound": found["kl_bound"],
         "probe": {key: found[key] for key in ("steps", "tokens", "seeds")},
     }
@@ -74,17 +95,20 @@ def main() -> None:
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
     settings = ["--budget", "smoke", "--set", "init.tokens=1024"] if arguments.quick else LAW
-    name = "gemma"
     if arguments.smollm2:
         base = smollm2_model()
-        name, settings = "smollm2", [*settings, *(word for line in SMOLLM2 for word in ("--set", line.format(base)))]
+        settings = [*settings, *(word for line in SMOLLM2 for word in ("--set", line.format(base)))]
+    elif not arguments.quick:
+        settings = [*settings, *own_start()]
     probe = ["--seeds", "1", "--steps", "1"] if arguments.quick else ["--seeds", "3", "--steps", "50"]
     with tempfile.TemporaryDirectory() as scratch:
+        name = "smollm2" if arguments.smollm2 else "gemma"
         folder = str(Path(scratch) / "run" if arguments.quick else Path("runs") / f"bakeoff-{name}")
+        longer = None if arguments.quick else taught_longer(folder, settings)
         vocabgraft("run", RECIPE, *settings, "--folder", folder, "--until", "21-resize")
         trained = str(TRAINED // 64 if arguments.quick else TRAINED)
-        found = vocabgraft("bakeoff", folder, *probe, "--trained", trained, "--json")
-        print(json.dumps(figures(json.loads(found))))
+        found = json.loads(vocabgraft("bakeoff", folder, *probe, "--trained", trained, "--json"))
+        print(json.dumps(figures(found, longer)))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from vocabgraft.embedding.inspection import inspect_rows, nearest
 from vocabgraft.embedding.wechsel import matching_pursuit
 from vocabgraft.evaluation.taken import OldText
 from vocabgraft.machine import detect, use_threads
+from vocabgraft.recipe import load_recipe
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Silent
 from vocabgraft.steps.embedding import old_text, open_state, probe
@@ -99,7 +100,8 @@ def wikitext(context: Context, graft: Any) -> Any:
 
 
 def starts(context: Context) -> dict[str, dict[str, float]]:
-    """Bits per byte of target text and English KL at once: the recipe's start, and transformers' rows."""
+    """Bits per byte of target text and English KL at once: the recipe's start, its start at full size, and
+    transformers' rows."""
     graft = open_state(context, None, with_adapters=False)
     untouched = {k: v.clone() for k, v in graft.rows.state().items()}
     english, folder = wikitext(context, graft), load_expansion(context)[1]
@@ -110,11 +112,13 @@ def starts(context: Context) -> dict[str, dict[str, float]]:
         taken = english.taken_by(graft.rows.new["output"].detach())
         return {"bpb": bits, "english_kl": round(taken, 6), "seconds": round(seconds, 1)}
 
-    init = context.recipe.init
-    began = time.monotonic()
-    start(context, graft, init, context.recipe.training.seed)
-    found[f"{init.method}@{init.norm:g}"] = measured(time.monotonic() - began)
-    graft.rows.load(untouched)
+    init, full = context.recipe.init, load_recipe(RECIPE, budget="full").init
+    at_full_size = init.model_copy(update={"method": full.method, "norm": full.norm})
+    for each in (init, at_full_size):
+        began = time.monotonic()
+        start(context, graft, each, context.recipe.training.seed)
+        found[f"{each.method}@{each.norm:g}"] = measured(time.monotonic() - began)
+        graft.rows.load(untouched)
     began = time.monotonic()
     rows = mean_resizing(context, len(graft.rows.ids))
     graft.rows.load({"input.new": rows.float()})

@@ -140,8 +140,8 @@ class Init(Section):
     """distilled: tokens of target text on which the base teaches the rows …"""
     tokens_per_step: Positive = 1_024
     """… and of them in one step."""
-    lr: Rate = 2e-3
-    """distilled: learning rate of the rows."""
+    relative_lr: Rate = 0.05
+    """distilled: learning rate of the rows, as a share of what a number in the base's rows measures."""
     max_rise: Annotated[float, Field(gt=0)] = 2.0
     """Gate: target bits per byte may be at most this many times the base's before training."""
     max_kl: Annotated[float, Field(gt=0)] = 0.05

@@ -40,6 +40,17 @@ def test_masters_are_float32_and_begin_as_the_live_rows(world) -> None:
         assert torch.equal(rows.new[route], rows.live[route][world.ids].float())
 
 
+def test_the_size_of_values_is_of_old_rows_and_follows_their_scale(world) -> None:
+    rows = world.graft().rows
+    with torch.no_grad():
+        for live in {id(w): w for w in rows.live.values()}.values():
+            live.normal_(std=0.3)
+            live[world.ids] = 100.0
+        assert rows.size_of_values() == pytest.approx(0.3, rel=0.1)
+        rows.live["output"].mul_(5)
+        assert rows.size_of_values() == pytest.approx(1.5 if world.tied else 0.3, rel=0.1)
+
+
 def test_a_write_reaches_the_live_matrices_and_only_the_new_rows(world) -> None:
     graft = world.graft(dtype="bfloat16")
     before = graft.hashes()

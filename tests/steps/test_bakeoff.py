@@ -12,20 +12,23 @@ from vocabgraft.errors import RecipeError
 from vocabgraft.evaluation.statistics import Mean
 from vocabgraft.steps.bakeoff import Bakeoff, Row, Start, _Trials, all_starts, read_starts
 
+OWN = Start("hybrid", 0.75)
+
 
 def test_a_start_is_a_method_and_a_norm() -> None:
-    assert read_starts(["mean", "eeve@0", "hybrid@1.25"], 0.75) == [
+    assert read_starts(["mean", "eeve@0", "hybrid@1.25"], OWN) == [
         Start("mean", 0.75),
         Start("eeve", 0.0),
         Start("hybrid", 1.25),
     ]
-    assert {s.method for s in read_starts([], 0.75)} == set(METHODS)
-    assert len(set(all_starts(1.0))) == len(all_starts(1.0)), "no start twice"
+    assert {s.method for s in read_starts([], OWN)} == set(METHODS)
+    assert OWN in all_starts(OWN)
+    assert len(set(all_starts(Start("mean", 0.0)))) == len(all_starts(Start("mean", 0.0))), "no start twice"
 
 
 def test_all_wrong_starts_are_told_at_once() -> None:
     with pytest.raises(RecipeError, match=r"--start has 3 problems") as e:
-        read_starts(["mean@x", "mean", "avarage", "mean@-1"], 0.75)
+        read_starts(["mean@x", "mean", "avarage", "mean@-1"], OWN)
     assert "'avarage' is no start" in str(e.value)
 
 

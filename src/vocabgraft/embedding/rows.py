@@ -141,6 +141,11 @@ class Rows:
         """The routes by which a block has values of its own: one where both share them."""
         return ("input",) if self.shared[block] else ROUTES
 
+    def size_of_values(self) -> float:
+        """Root mean square of the numbers in the old row of median norm; untied: in the matrix of smaller ones."""
+        width = self.live["input"].shape[1]
+        return min(float(row_norms(w.detach())[~self.is_new].median()) for w in self.live.values()) / width**0.5
+
     def values_of(self, groups: Collection[str]) -> set[str]:
         """What moves when the groups train, as `hashes` names it: shared values stand under 'input'."""
         blocks = {g: g.partition(".")[2] for g in (g.replace(".low", ".old") for g in groups)}

@@ -138,7 +138,7 @@ def bake_off(
     return Bakeoff(
         rows=tuple(rows),
         base_bpb=base_bpb,
-        default=Start(recipe.init.method, recipe.init.norm).name,
+        default=_own(recipe.init).name,
         kl_bound=math.log1p(len(expansion.ids) / old),
         steps=steps,
         tokens=_tokens(context, steps),
@@ -153,7 +153,11 @@ class _Trials:
     def __init__(self, context: Context, path: Path | None, steps: int) -> None:
         self._path, self._found = path, dict[str, dict[str, float]]()
         manifest = context.run.manifest("13-expand-tokenizer")
-        recipe = context.recipe.model_dump(include={"init", "training", "stage", "evaluate", "data"}, mode="json")
+        recipe = context.recipe.model_dump(
+            include={"init", "training", "stage", "evaluate", "data"},
+            exclude={"init": {"method", "norm", "max_rise", "max_kl", "norm_range", "max_copies", "max_unused"}},
+            mode="json",
+        )
         self._settings = [manifest.fingerprint if manifest else "", recipe, steps]
         lines = path.read_text("utf-8").splitlines() if path and path.exists() else []
         for line in lines:
@@ -187,6 +191,10 @@ def _target(context: Context, graft: Any, tokenizer: Path) -> float:
 
 def _tokens(context: Context, steps: int) -> int:
     return steps * rows_per_step(context.recipe) * context.recipe.training.window
+
+
+def _own(init: Init) -> Start:
+    return Start(init.method, init.norm)
 
 
 def _init(init: Init, start: Start) -> Init:
@@ -249,7 +257,7 @@ def bake_off_run(
     RecipeError for an unknown start."""
     if run.manifest("13-expand-tokenizer") is None:
         raise RunError(f"{run.folder}: 13-expand-tokenizer is not done; vocabgraft run … --until 13 first")
-    starts = read_starts(names, run.recipe.init.norm)
+    starts = read_starts(names, _own(run.recipe.init))
     with TemporaryDirectory() as scratch:
         context = Context("22-initialise", ("21-resize",), run.recipe, run, Path(scratch), machine, reporter)
         kept = run.folder / "bakeoff.trials.jsonl"
@@ -258,20 +266,20 @@ def bake_off_run(
     return found
 
 
-def all_starts(norm: float) -> list[Start]:
-    """Every method at the recipe's norm; the subword mean as it comes, at three quarters and all of its parts' norm."""
-    found = [Start(method, norm) for method in METHODS]
-    others = [Start("subword-mean", n) for n in (0.0, 0.75, 1.0)]
-    return list(dict.fromkeys([*found, *others]))
+def all_starts(own: Start) -> list[Start]:
+    """The recipe's own, every method as it comes, and the subword mean at three quarters and all of its parts' norm."""
+    found = [Start(method, 0.0) for method in METHODS]
+    return list(dict.fromkeys([own, *found, Start("subword-mean", 0.75), Start("subword-mean", 1.0)]))
 
 
-def read_starts(names: Sequence[str], norm: float) -> list[Start]:
-    """Starts from 'method' (at `norm`) or 'method@norm'; all of them from no names. RecipeError lists what is wrong."""
+def read_starts(names: Sequence[str], own: Start) -> list[Start]:
+    """Starts from 'method@norm' or 'method', at the norm of the recipe's `own`; `all_starts` from no names. RecipeError
+    lists what is wrong."""
     found, problems = [], []
     for name in names:
-        method, _, own = name.partition("@")
+        method, _, given = name.partition("@")
         try:
-            start = Start(method, float(own or norm))
+            start = Start(method, float(given or own.norm))
         except ValueError:
             start = Start(method, -1.0)
         if method not in METHODS or not 0 <= start.norm <= 2:
@@ -279,4 +287,4 @@ def read_starts(names: Sequence[str], norm: float) -> list[Start]:
         found.append(start)
     if problems:
         raise RecipeError("--start", problems)
-    return found or all_starts(norm)
+    return found or all_starts(own)

@@ -39,7 +39,9 @@ def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
     steps = steps_for(context.recipe, init.tokens, init.tokens_per_step)
     parts = dict(zip(expansion.ids, expansion.parts, strict=True))
     teacher = Teacher(graft.model, graft.rows, parts, workspace=graft.workspace)
-    train_rows(context, graft, batches, steps, init.lr, "rows learn from the base", teacher)
+    # AdamW moves a number by about the rate whatever its size, and rows of other models are three times as large.
+    lr = init.relative_lr * graft.rows.size_of_values()
+    train_rows(context, graft, batches, steps, lr, "rows learn from the base", teacher)
     graft.workspace.clear()  # half a gigabyte on a vocabulary of 262,144, and the step goes on
 
 
