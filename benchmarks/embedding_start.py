@@ -113,7 +113,8 @@ def starts(context: Context) -> dict[str, dict[str, float]]:
         return {"bpb": bits, "english_kl": round(taken, 6), "seconds": round(seconds, 1)}
 
     init, full = context.recipe.init, load_recipe(RECIPE, budget="full").init
-    at_full_size = init.model_copy(update={"method": full.method, "norm": full.norm})
+    fields = ("method", "norm", "relative_lr", "row_epsilon")
+    at_full_size = init.model_copy(update={name: getattr(full, name) for name in fields})
     for each in (init, at_full_size):
         began = time.monotonic()
         start(context, graft, each, context.recipe.training.seed)

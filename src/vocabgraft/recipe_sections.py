@@ -142,6 +142,8 @@ class Init(Section):
     """… and of them in one step."""
     relative_lr: Rate = 0.05
     """distilled: learning rate of the rows, as a share of what a number in the base's rows measures."""
+    row_epsilon: Annotated[float, Field(gt=0)] = 1e-3
+    """distilled: AdamW's epsilon; larger leaves rows that the text says little of where they are."""
     max_rise: Annotated[float, Field(gt=0)] = 2.0
     """Gate: target bits per byte may be at most this many times the base's before training."""
     max_kl: Annotated[float, Field(gt=0)] = 0.05

@@ -46,7 +46,12 @@ def test_trials_that_ended_are_not_done_again(tmp_path: Path) -> None:
     assert trials().of(start, 1) == {"bpb_probe": 1.5}
     assert trials().of(start, 2) is None
     assert trials(steps=51).of(start, 1) is None, "another probe"
-    assert trials(init="other").of(start, 1) is None, "another recipe"
+    assert trials(data="other").of(start, 1) is None, "another recipe"
+    assert trials(init={"vector_size": 3}).of(start, 1) is None, "another blend"
+    assert trials(init={"max_rise": 3.0, "relative_lr": 0.1}).of(start, 1), "a gate and a teaching that it has not"
+    assert trials(init={"relative_lr": 0.1})._key(Start("distilled", 0.5), 1) != trials()._key(
+        Start("distilled", 0.5), 1
+    )
 
     with kept.open("a") as f:
         f.write('{"key": "cut o')  # killed while it wrote

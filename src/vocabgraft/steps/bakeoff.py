@@ -22,14 +22,18 @@ from vocabgraft.embedding.initialise import METHODS
 from vocabgraft.errors import RecipeError, RunError
 from vocabgraft.evaluation.statistics import Mean, mean_of_runs
 from vocabgraft.machine import Machine
-from vocabgraft.recipe_sections import Init
+from vocabgraft.recipe_sections import Init, Rates
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Reporter
 from vocabgraft.steps.embedding import old_text, open_state, probe
-from vocabgraft.steps.packing import corpus_mixture, rows_per_step
+from vocabgraft.steps.packing import corpus_mixture, rows_per_step, schedule_of
+from vocabgraft.steps.start import BOTH, train_rows
 from vocabgraft.steps.start import start as start_rows
-from vocabgraft.steps.start import train_rows
 from vocabgraft.steps.tokenizer import load_expansion
+
+# What decides a trial beside its method and norm: of `[init]`, these.
+_BLENDING = {"wechsel_share", "neighbours", "temperature", "identical_words", "vector_size", "min_count", "row_untied"}
+_TEACHING = {"tokens", "tokens_per_step", "relative_lr", "row_epsilon"}
 
 
 @dataclass(frozen=True)
@@ -153,11 +157,8 @@ class _Trials:
     def __init__(self, context: Context, path: Path | None, steps: int) -> None:
         self._path, self._found = path, dict[str, dict[str, float]]()
         manifest = context.run.manifest("13-expand-tokenizer")
-        recipe = context.recipe.model_dump(
-            include={"init", "training", "stage", "evaluate", "data"},
-            exclude={"init": {"method", "norm", "max_rise", "max_kl", "norm_range", "max_copies", "max_unused"}},
-            mode="json",
-        )
+        recipe = context.recipe.model_dump(include={"init", "training", "stage", "evaluate", "data"}, mode="json")
+        self._init = {k: v for k, v in recipe.pop("init", {}).items() if k in _BLENDING | _TEACHING}
         self._settings = [manifest.fingerprint if manifest else "", recipe, steps]
         lines = path.read_text("utf-8").splitlines() if path and path.exists() else []
         for line in lines:
@@ -182,7 +183,8 @@ class _Trials:
         return bool(raw) and not raw.endswith(b"\n")
 
     def _key(self, start: Start, seed: int) -> str:
-        return hashlib.sha256(json.dumps([self._settings, start.name, seed]).encode()).hexdigest()
+        init = {k: v for k, v in self._init.items() if k not in _TEACHING or start.method == "distilled"}
+        return hashlib.sha256(json.dumps([self._settings, init, start.name, seed]).encode()).hexdigest()
 
 
 def _target(context: Context, graft: Any, tokenizer: Path) -> float:
@@ -239,7 +241,8 @@ def _trained(context: Context, graft: Any, init: Init, tokens: int) -> float:
 
 
 def _train_rows(context: Context, graft: Any, batches: Any, steps: int) -> None:
-    train_rows(context, graft, batches, steps, context.recipe.stage[2].lr.new, "probe")
+    rates = Rates(new=context.recipe.stage[2].lr.new)
+    train_rows(context, graft, batches, schedule_of(context.recipe, BOTH, rates, steps), "probe")
 
 
 def _row(name: str, trials: list[dict[str, float]]) -> Row:

@@ -14,6 +14,7 @@ from vocabgraft.steps.packing import corpus_mixture, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 
+BOTH = ("input.new", "output.new")
 _VECTOR_TEXTS = 20_000  # documents of each side that static vectors are trained on
 
 
@@ -41,20 +42,18 @@ def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
     teacher = Teacher(graft.model, graft.rows, parts, workspace=graft.workspace)
     # AdamW moves a number by about the rate whatever its size, and rows of other models are three times as large.
     lr = init.relative_lr * graft.rows.size_of_values()
-    train_rows(context, graft, batches, steps, lr, "rows learn from the base", teacher)
+    schedule = schedule_of(context.recipe, BOTH, Rates(new=lr), steps)
+    # Other kernels know no teacher; the stages may use them.
+    schedule = replace(schedule, backend="ours", row_epsilon=init.row_epsilon)
+    train_rows(context, graft, batches, schedule, "rows learn from the base", teacher)
     graft.workspace.clear()  # half a gigabyte on a vocabulary of 262,144, and the step goes on
 
 
-def train_rows(
-    context: Context, graft: Any, batches: Any, steps: int, lr: float | None, label: str, teacher: Any = None
-) -> None:
-    """Train the new rows alone, in place, on both routes."""
+def train_rows(context: Context, graft: Any, batches: Any, schedule: Any, label: str, teacher: Any = None) -> None:
+    """Train the new rows alone, in place, by a schedule of theirs."""
     from vocabgraft.training.loop import train
 
-    schedule = schedule_of(context.recipe, ("input.new", "output.new"), Rates(new=lr), steps)
-    if teacher:
-        schedule = replace(schedule, backend="ours")  # other kernels know no teacher; the stages may use them
-    with context.reporter.bar(label, steps) as advance:
+    with context.reporter.bar(label, schedule.steps) as advance:
         train(
             graft,
             batches.batch,
