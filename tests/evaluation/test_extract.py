@@ -71,6 +71,11 @@ def test_an_option_is_told_by_its_text_too_and_the_longer_text_wins() -> None:
     assert extract("정답은 당뇨병입니다.", options) == 0
 
 
+def test_options_are_compared_in_one_form_and_an_empty_one_is_never_named() -> None:
+    assert extract("따라서 Ⅳ형 과민반응입니다.", ("Ⅰ형 과민반응", "Ⅳ형 과민반응", "")) == 1
+    assert extract("", ("", "천식")) is None
+
+
 def test_lm_evals_ways_read_as_it_does() -> None:
     question = Question("1", " 무엇인가? ", ("가", "나", "다", "라", "마"), 1)
     assert prompt(question) == "무엇인가?\nA. 가\nB. 나\nC. 다\nD. 라\nE. 마\n정답："

@@ -91,7 +91,7 @@ class Sign:
 
 def cleaned(answer: str, options: Sequence[str]) -> str:
     """Without thoughts, markup, further questions and option texts in brackets; signs in plain form (Ｂ, ②, ⓑ)."""
-    text = unicodedata.normalize("NFKC", _CHANNEL.sub(" ", _THOUGHT.sub(" ", answer))).replace("\\%", "%")
+    text = normal(_CHANNEL.sub(" ", _THOUGHT.sub(" ", answer))).replace("\\%", "%")
     text = _GENUS.sub("", re.sub(r"~~.*?~~", " ", text))
     if re.fullmatch(r"(?:\S\s+)+\S\s*", text) and len(set(text)) > 4:
         text = re.sub(r"(?<=[A-Za-z])\s(?=[A-Za-z](?:\s|\Z))", "", text)  # s p e l l e d
@@ -101,13 +101,18 @@ def cleaned(answer: str, options: Sequence[str]) -> str:
     for pattern, number in [*_ORDINALS, (_LAST, f"{len(options)}번"), (_LAST_BUT_ONE, f"{len(options) - 1}번")]:
         text = pattern.sub(number, text)
     for option in options:
-        text = text.replace(f"({unicodedata.normalize('NFKC', option)})", "")
+        text = text.replace(f"({option})", "")
     return text.strip()
 
 
+def normal(text: str) -> str:
+    """One form for signs and letters that look alike: Ｂ, ②, Ⅳ."""
+    return unicodedata.normalize("NFKC", text)
+
+
 def plain(text: str) -> str:
-    """Letters to compare by."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Letters to compare normal texts by."""
+    return "".join(text.casefold().split())
 
 
 def signs_of(text: str) -> list[Sign]:

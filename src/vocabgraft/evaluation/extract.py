@@ -3,7 +3,8 @@
 Each sign of an option (a letter or a number that is no part of a word, a measure or a name) is judged by what stands
 before it ("정답은 …", "The answer is …") and behind it ("…가 정답", "… is correct"). So Korean particles, `2번`,
 circled and full-width signs, reasoning before the answer, an answer taken back, English articles, vitamins and
-hepatitis B are told apart. A text that chooses nothing, or two options, gives None, never a guess.
+hepatitis B are told apart. Where no sign chooses, an option's text may: said to be the answer, standing in the last or
+first sentence, or as good as spelt there. A text that chooses nothing, or two options, gives None.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from vocabgraft.evaluation import answer_phrases as phrases
-from vocabgraft.evaluation.answer_phrases import Sign, cleaned, plain, signs_of
+from vocabgraft.evaluation.answer_phrases import Sign, cleaned, normal, plain, signs_of
 
 
 def extract(answer: str, options: Sequence[str]) -> int | None:
@@ -23,6 +24,7 @@ def extract(answer: str, options: Sequence[str]) -> int | None:
     options: their texts, for answers that name the text and no letter. Reasoning between thinking marks is not looked
     at; an answer that never left it is None. Of several choices the last counts.
     """
+    options = [normal(option).strip() for option in options]
     text = cleaned(answer, options)
     text, marked = _without_lists(text, options)
     if marked is not None:
@@ -107,7 +109,11 @@ def _opens(text: str, signs: Sequence[Sign], options: Sequence[str]) -> bool:
 
 def _then_its_text(text: str, sign: Sign, options: Sequence[str]) -> bool:
     """A sign with the text of its option behind it."""
-    return plain(text[sign.end :].lstrip(" .):,")).startswith(plain(options[sign.option]))
+    return _begins(text[sign.end :].lstrip(" .):,"), options[sign.option])
+
+
+def _begins(text: str, option: str) -> bool:
+    return bool(option) and plain(text).startswith(plain(option))
 
 
 def _without_lists(text: str, options: Sequence[str]) -> tuple[str, int | None]:
@@ -116,7 +122,7 @@ def _without_lists(text: str, options: Sequence[str]) -> tuple[str, int | None]:
     for n, line in enumerate(lines):
         bare = line.lstrip(" -•.")
         sign = next((s for s in signs_of(bare)[:1] if s.start <= 1 and s.option < len(options)), None)
-        named = [k for k, o in enumerate(options) if plain(bare).startswith(plain(o))]
+        named = [k for k, o in enumerate(options) if _begins(bare, o)]
         items = [s for s in signs_of(bare) if s.option < len(options) and _then_its_text(bare, s, options)]
         if len({s.option for s in items}) > 2:
             lines[n] = _without(bare, [replace(s, end=_end_of_item(bare, s, options)) for s in items])
@@ -146,7 +152,7 @@ def _named(text: str, options: Sequence[str]) -> int | None:
     """The one option whose text is the whole answer, or is said to be it; of several said, the last."""
     said = plain(re.sub(r"(?:입니다|이다|이에요|예요)?[.!。\s]*\Z", "", text))
     ends = [said, *(plain(line.rstrip(".")) for line in text.split("\n")[:1])]
-    whole = [n for n, each in enumerate(options) if plain(each) in ends]
+    whole = [n for n, each in enumerate(options) if each and plain(each) in ends]
     if whole:
         return whole[0] if len(whole) == 1 else None
     chosen = [
@@ -195,8 +201,9 @@ def _resembled(text: str, options: Sequence[str]) -> int | None:
 
 
 def _share(own: set[str], found: set[str]) -> float:
-    """Of an option's pairs; a short text's mean nothing."""
-    return len(own & found) / len(own) if len(own) > (3 if max(own) > "z" else 7) else 0.0
+    """Of an option's pairs; few say nothing, and a pair of syllables says more than one of letters."""
+    enough = 4 if any("가" <= pair[0] <= "힣" for pair in own) else 8
+    return len(own & found) / len(own) if len(own) >= enough else 0.0
 
 
 def _own_words(options: Sequence[str], n: int) -> set[str]:
@@ -218,8 +225,10 @@ def _mentions(text: str, options: Sequence[str], *, denied: bool = False) -> lis
     """Where option texts stand, denied ones if asked for; where one begins or lies within another, the longer."""
     found = []
     for n, option in enumerate(options):
+        if not option:
+            continue
         # Korean is written with and without spaces, English is not.
-        spelt = re.sub(r"(?<=[가-힣])(?=.)|\s+(?=[가-힣])", " ", re.sub(r"\s+", " ", option.strip()))
+        spelt = re.sub(r"(?<=[가-힣])(?=.)|\s+(?=[가-힣])", " ", re.sub(r"\s+", " ", option))
         spelt = re.sub(r"(?:\\ )+", lambda m: r"\s+", re.escape(spelt))
         spelt = re.sub(r"(?<=[가-힣0-9])\\s\+|\\s\+(?=[가-힣])", lambda m: r"\s*", spelt)
         for match in re.finditer(rf"(?<![A-Za-z0-9가-힣]){spelt}(?![A-Za-z0-9])", text, re.IGNORECASE):

@@ -8,10 +8,10 @@ Version 2.0 wants the letter and nothing else; 3.0 (lm-eval 0.4.13, pull request
 from __future__ import annotations
 
 import re
+import string
 
 from vocabgraft.evaluation.questions import LETTERS, Question
 
-STOPS = ("Q:", "</s>", "<|im_end|>", ".", "\n\n")
 _V3 = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (r"정답[:\s]*([ABCDE])", r"정답은\s*([ABCDE])\s*입니다", r"\b([ABCDE])\.", r"\b([ABCDE])\b")
@@ -26,7 +26,7 @@ def prompt(question: Question) -> str:
 
 def extract_v2(answer: str) -> int | None:
     """0-based index where the answer is a letter, case, punctuation and spaces aside."""
-    letter = re.sub(r"[^\w]", "", answer).upper()
+    letter = answer.translate(str.maketrans("", "", string.punctuation + " \n")).upper()
     return LETTERS.index(letter) if len(letter) == 1 and letter in LETTERS[:5] else None
 
 
