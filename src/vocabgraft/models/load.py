@@ -24,7 +24,11 @@ def load_model(folder: Path, *, device: str = "cpu", dtype: str = "bfloat16", bo
     import torch
     from transformers import AutoModelForCausalLM
 
+    from vocabgraft.models import bf16_products
+
     check_folder(folder)
+    if device == "cpu":
+        bf16_products.speed_up()
     extra: dict[str, Any] = {}
     if body == "nf4":
         extra = {"quantization_config": _nf4(dtype), "device_map": {"": device}}
