@@ -279,6 +279,8 @@ class Evaluate(Section):
     """Held-out bytes per side measured after every stage."""
     final_bytes: Positive = 65_536
     max_questions: Positive = 400
+    margin: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """Points of accuracy in the base language that may be lost and still count as kept (95 % interval inside)."""
 
 
 class Deploy(Section):

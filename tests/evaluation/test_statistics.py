@@ -16,7 +16,6 @@ from vocabgraft.evaluation.statistics import (
     mcnemar,
     mean_of_runs,
     paired_change,
-    verdict,
     wilson,
 )
 
@@ -111,28 +110,6 @@ def test_mcnemar_wants_the_same_items() -> None:
         mcnemar([True], [])
 
 
-def test_the_verdict_on_chance_and_no_change() -> None:
-    before, after = pairs(3, 2, 3, 12)
-    assert verdict(before, after, 0.2) == (
-        "Accuracy 5/20 is not distinguishable from chance (20%); "
-        "no difference from the base model could be shown (exact McNemar p = 1.00)."
-    )
-
-
-def test_the_verdict_on_a_gain() -> None:
-    before, after = pairs(20, 15, 1, 10)
-    assert verdict(before, after, 0.2) == (
-        "Accuracy 35/46 is above chance (20%); higher than the base model's (exact McNemar p < 0.001)."
-    )
-
-
-def test_the_verdict_on_a_loss_below_chance() -> None:
-    before, after = pairs(0, 0, 12, 28)
-    assert verdict(before, after, 0.2) == (
-        "Accuracy 0/40 is below chance (20%); lower than the base model's (exact McNemar p < 0.001)."
-    )
-
-
 def windows(n: int, change: float, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[int]]:
     random = np.random.default_rng(seed)
     before = random.uniform(500, 1500, n)
@@ -177,7 +154,7 @@ def test_windows_that_do_not_pair_up_are_refused() -> None:
 def test_the_mean_of_a_few_runs_has_students_interval() -> None:
     found = mean_of_runs([1.0, 2.0, 3.0])
     assert found.mean == 2.0
-    assert found.high - 2.0 == pytest.approx(4.303 / math.sqrt(3))
+    assert found.high - 2.0 == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
     assert found.high - 2.0 == pytest.approx(2.0 - found.low)
 
 

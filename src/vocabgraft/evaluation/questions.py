@@ -25,6 +25,16 @@ class Question:
     options: tuple[str, ...]
     answer: int
     reason: str = ""
+    subject: str = ""
+    cluster: str = ""
+    """What it was set with, such as exam and year: such items are not independent. Empty: nothing is known."""
+
+
+def clusters_of(questions: Sequence[Question]) -> list[str] | None:
+    """The cluster of each question, itself where none is known; None where none of them tells."""
+    if not any(q.cluster for q in questions):
+        return None
+    return [q.cluster or q.id for q in questions]
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,8 @@ def data_path(source: str) -> Path:
 
 
 def read_questions(sources: Sequence[str], tally: Tally) -> list[Question]:
-    """All valid questions. Rows: question, options (or A..E), answer (1-based number, or a letter), reason.
+    """All valid questions. Rows: question, options (a list, by letter, or A..E), answer (1-based number, or a letter),
+    reason, subject; cluster, or year and period of an exam.
 
     A row that cannot be used is dropped and counted: 'invalid JSON', 'answer key outside the options', … When
     nothing is left, DataError.
@@ -117,8 +128,9 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
 def _question(row: dict[str, object], place: str, tally: Tally) -> Question | None:
     """A question, or None and the reason counted."""
     text, options = row.get("question"), row.get("options")
-    if options is None:
-        options = [row[x] for x in takewhile(lambda x: row.get(x) not in (None, ""), LETTERS)]
+    lettered = row if options is None else options
+    if isinstance(lettered, dict):
+        options = [lettered[x] for x in takewhile(lambda x: lettered.get(x) not in (None, ""), LETTERS)]
     answer = _answer_key(row.get("answer"))
     if not isinstance(text, str) or not text.strip():
         tally.drop("no question", place)
@@ -130,9 +142,17 @@ def _question(row: dict[str, object], place: str, tally: Tally) -> Question | No
         tally.drop("answer key outside the options", place)
     else:
         tally.keep()
-        reason = str(row.get("reason") or "")
-        return Question(str(row.get("id", place)), text, tuple(str(o) for o in options), answer, reason)
+        reason, subject = (str(row.get(key) or "") for key in ("reason", "subject"))
+        own = str(row.get("id", place))
+        return Question(own, text, tuple(str(o) for o in options), answer, reason, subject, _cluster(row))
     return None
+
+
+def _cluster(row: dict[str, object]) -> str:
+    """Named, or the exam: subject, year and period."""
+    if row.get("cluster"):
+        return str(row["cluster"])
+    return "-".join(str(row.get(key, "")) for key in ("subject", "year", "period")) if row.get("year") else ""
 
 
 def _answer_key(value: object) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 from vocabgraft.corpus.document import Tally
 from vocabgraft.durable import write_json
 from vocabgraft.errors import DataError
-from vocabgraft.evaluation.questions import Question, read_questions, split_questions
-from vocabgraft.evaluation.statistics import paired_change, verdict, wilson
+from vocabgraft.evaluation.questions import Question, clusters_of, read_questions, split_questions
+from vocabgraft.evaluation.statistics import paired_change
+from vocabgraft.evaluation.verdicts import Comparison, Paired, compare
 from vocabgraft.recipe import Recipe
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
@@ -50,12 +51,12 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
     final = _score(context, final_model(context), questions, texts, "final")
     write_json(context.out / "items.json", {"base": base["items"], "final": final["items"]})
     change = paired_change(base["bits"].bits, final["bits"].bits, base["bits"].bytes)
-    right = {name: [i["right"] for i in found["items"]] for name, found in (("base", base), ("final", final))}
+    right = [[i["right"] for i in found["items"]] for found in (base, final)]
     chance = sum(1 / len(q.options) for q in questions) / len(questions)
-    choices: dict[str, Any] = {name: vars(wilson(sum(r), len(r))) for name, r in right.items()}
-    choices |= {"chance": round(chance, 4), "verdict": verdict(right["base"], right["final"], chance)}
-    choices["letters"] = {name: _letters(found["items"]) for name, found in (("base", base), ("final", final))}
-    context.reporter.say(choices["verdict"])
+    margin = evaluate.margin / 100 if side == "replay" else None
+    (found,) = compare([Paired(side, right[0], right[1], chance, clusters_of(questions))], margin=margin)
+    context.reporter.say(found.sentence)
+    choices = _told(found) | {"letters": {n: _letters(f["items"]) for n, f in (("base", base), ("final", final))}}
     return StepResult(
         {
             "bits_per_byte": {
@@ -71,6 +72,21 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
             "questions": {**tally.as_dict(), "asked": len(questions)},
         }
     )
+
+
+def _told(found: Comparison) -> dict[str, Any]:
+    """A comparison as the ledger keeps it."""
+    return {
+        "base": vars(found.before),
+        "final": vars(found.after),
+        "chance": round(found.chance, 4),
+        "verdict": found.sentence,
+        "difference": vars(found.difference),
+        "p": found.p,
+        "detectable": round(found.detectable, 4),
+        "at_chance": found.at_chance,
+        "retention": found.retention,
+    }
 
 
 def _score(context: Context, folder: Path, questions: list[Question], texts: list[str], name: str) -> dict[str, Any]:
