@@ -279,6 +279,8 @@ class Evaluate(Section):
     """Held-out bytes per side measured after every stage."""
     final_bytes: Positive = 65_536
     max_questions: Positive = 400
+    rotations: Positive = 5
+    """Orders of the options in which each question is asked: the given one, then moved on by 1, 2, …"""
     margin: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Points of accuracy in the base language that may be lost and still count as kept (95 % interval inside)."""
 

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer
 
 from vocabgraft.evaluation.bits import bits_per_byte
-from vocabgraft.evaluation.choices import answer_questions
+from vocabgraft.evaluation.choices import Answer, answer_questions, robustness, rotated
 from vocabgraft.evaluation.questions import Question
 from vocabgraft.models.load import load_model
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -66,6 +66,30 @@ def test_the_chosen_letter_is_the_most_likely_next_token(world, model: Any, toke
         assert answer.id == question.id
 
 
+def test_rotated_options_are_asked_anew_and_told_by_what_they_are(world, model: Any, tokenizer: Tokenizer) -> None:
+    told: list[int] = []
+    arguments = (model, tokenizer, ChatFormat(world.base))
+    found = answer_questions(*arguments, QUESTIONS, bos="<bos>", rotations=5, on_question=told.append)
+    assert [len(a.rotations) for a in found] == [4, 1, 2]
+    assert sum(told) == 5 + 2 + 3
+    for question, answer in zip(QUESTIONS, found, strict=True):
+        for by, chosen in enumerate(answer.rotations, start=1):
+            turned = rotated(question, by)
+            assert turned.options[turned.answer] == question.options[question.answer]
+            (alone,) = answer_questions(*arguments, [turned], bos="<bos>")
+            assert turned.options[alone.chosen] == question.options[chosen]
+
+
+def test_a_model_that_likes_a_letter_is_neither_consistent_nor_always_right() -> None:
+    always_a = [Answer(q.id, 0, q.answer == 0, (), tuple(range(1, len(q.options)))) for q in QUESTIONS]
+    knows = [Answer(q.id, q.answer, True, (), (q.answer,) * (len(q.options) - 1)) for q in QUESTIONS]
+    found = robustness(QUESTIONS, always_a)
+    assert (found.orders, found.always_right, found.consistent, found.worst) == (5, 0, 0, 0)
+    assert found.mean == pytest.approx((1 / 3 + 1 / 3 + 1 / 2 + 0 + 0) / 5)
+    found = robustness(QUESTIONS, knows)
+    assert (found.mean, found.worst, found.always_right, found.consistent) == (1, 1, 1, 1)
+
+
 def test_only_letters_that_are_options_can_be_chosen(world, model: Any, tokenizer: Tokenizer) -> None:
     letter = ids(tokenizer, "E")[0]
     head = model.get_output_embeddings().weight
@@ -81,10 +105,10 @@ def test_only_letters_that_are_options_can_be_chosen(world, model: Any, tokenize
     assert [a.chosen < 3 for a in found] == [True, True]
 
 
-def test_progress_is_told_question_by_question(world, model: Any, tokenizer: Tokenizer) -> None:
+def test_progress_is_told_of_every_question(world, model: Any, tokenizer: Tokenizer) -> None:
     told: list[int] = []
     answer_questions(model, tokenizer, ChatFormat(world.base), QUESTIONS, bos="<bos>", on_question=told.append)
-    assert told == [1, 1, 1]
+    assert sum(told) == 3
 
 
 def test_bits_equal_the_hand_computation_window_by_window(model: Any, tokenizer: Tokenizer, texts: list[str]) -> None:

@@ -117,7 +117,7 @@ def versions(random: np.random.Generator, up: float, down: float, n: int) -> tup
 def test_paired_intervals_hold_the_truth_94_to_96_times_in_100() -> None:
     random, covered, trials = np.random.default_rng(0), 0, 10_000
     for seed in range(trials):
-        found = paired_difference(*versions(random, 0.08, 0.05, 200), seed=seed, draws=500)
+        found = paired_difference(*versions(random, 0.08, 0.05, 400), seed=seed, draws=500)
         covered += found.low <= 0.03 <= found.high
     assert 0.94 <= covered / trials <= 0.96
 

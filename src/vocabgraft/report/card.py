@@ -130,7 +130,10 @@ def _accuracy(row: figures.Accuracy) -> str:
 
 
 def _verdicts(ledger: Ledger) -> list[str]:
-    found = [(figures.step_title(ledger, key), figures.verdict(ledger, key)) for key in ("51-korean", "52-english")]
+    found = [
+        (figures.step_title(ledger, key), f"{figures.verdict(ledger, key)} {figures.robustness(ledger, key)}".strip())
+        for key in ("51-korean", "52-english")
+    ]
     return [f"{_markdown(title)}: {_markdown(sentence)}" for title, sentence in found if sentence]
 
 

@@ -200,6 +200,21 @@ def verdict(ledger: Ledger, key: str) -> str:
     return sentence if isinstance(sentence, str) else ""
 
 
+def robustness(ledger: Ledger, key: str) -> str:
+    """What other orders of the options did to the accuracy, in a sentence; empty where one order was asked."""
+    told = []
+    for which in ("base", "final"):
+        mean, worst, same = (
+            percent(ledger.find(key, "choices", "rotations", which, k)) for k in ("mean", "worst", "consistent")
+        )
+        if mean and worst and same:
+            told.append(f"{which} {mean} right on average, {worst} in the worst, the same option in all for {same}")
+    orders = number(ledger.find(key, "choices", "rotations", "final", "orders"))
+    if not told or orders is None or orders < 2:
+        return ""
+    return f"Asked in {int(orders)} orders of the options: {'; '.join(told)}."
+
+
 def headlines(ledger: Ledger) -> list[Headline]:
     """The figures of the first screen, most telling first."""
     found = [_fertility(ledger), _bits(ledger, "target"), _bits(ledger, "replay")]

@@ -109,6 +109,7 @@ def questions(ledger: Ledger) -> str:
             parts.append(f"<h3>{escape(figures.step_title(ledger, key))}</h3>")
             parts.append(_figure(pictures.interval_plot(rows, number(ledger.find(key, "choices", "chance")))))
         parts.append(paragraph(told, "verdict"))
+        parts.append(paragraph(figures.robustness(ledger, key)))
     return section("Questions", *parts)
 
 

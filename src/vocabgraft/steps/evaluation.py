@@ -56,7 +56,9 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
     margin = evaluate.margin / 100 if side == "replay" else None
     (found,) = compare([Paired(side, right[0], right[1], chance, clusters_of(questions))], margin=margin)
     context.reporter.say(found.sentence)
-    choices = _told(found) | {"letters": {n: _letters(f["items"]) for n, f in (("base", base), ("final", final))}}
+    choices = _told(found)
+    choices["letters"] = {n: _letters(f["items"]) for n, f in (("base", base), ("final", final))}
+    choices["rotations"] = {n: vars(f["robustness"]) for n, f in (("base", base), ("final", final))}
     return StepResult(
         {
             "bits_per_byte": {
@@ -91,7 +93,7 @@ def _told(found: Comparison) -> dict[str, Any]:
 
 def _score(context: Context, folder: Path, questions: list[Question], texts: list[str], name: str) -> dict[str, Any]:
     from vocabgraft.evaluation.bits import bits_per_byte
-    from vocabgraft.evaluation.choices import answer_questions
+    from vocabgraft.evaluation.choices import answer_questions, robustness
     from vocabgraft.models.load import load_model
     from vocabgraft.training.chat import ChatFormat
 
@@ -100,11 +102,15 @@ def _score(context: Context, folder: Path, questions: list[Question], texts: lis
         load_tokenizer(folder),
         bos_of(folder),
     )
-    with context.reporter.bar(f"{name}: questions", len(questions)) as advance:
-        answers = answer_questions(model, tokenizer, ChatFormat(folder), questions, bos=bos, on_question=advance)
+    orders = context.recipe.evaluate.rotations
+    asked = sum(min(orders, len(q.options)) for q in questions)
+    with context.reporter.bar(f"{name}: questions", asked) as advance:
+        answers = answer_questions(
+            model, tokenizer, ChatFormat(folder), questions, bos=bos, rotations=orders, on_question=advance
+        )
     with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:
         bits = bits_per_byte(model, tokenizer, texts, bos=bos_id, on_window=advance)
-    return {"items": [vars(a) for a in answers], "bits": bits}
+    return {"items": [vars(a) for a in answers], "bits": bits, "robustness": robustness(questions, answers)}
 
 
 def _letters(items: list[dict[str, Any]]) -> dict[str, int]:

@@ -1,0 +1,157 @@
+"""Multiple choice by log-likelihood: the same items through lm-evaluation-harness 0.4.13 and through ours.
+
+    python benchmarks/evaluation_parity.py                 500 Korean and 500 English items, base and adapted, float32
+    python benchmarks/evaluation_parity.py --adapted RUN   the adapted model of a finished run, not of a new smoke run
+    python benchmarks/evaluation_parity.py --quick         6 items of each, the base alone: at most 3 minutes
+
+lm-eval reads our items from task files of its own kind, one at a time (its default), with its reuse of one-token
+continuations. `agree`: share of items with the same answer. It needs lm-eval (pip install lm-eval==0.4.13) and
+../shared/data; without one of them it says so and stops. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bases import gemma
+
+from vocabgraft.corpus.document import Tally
+from vocabgraft.evaluation.likelihood import encode_endings, log_likelihoods
+from vocabgraft.evaluation.lm_eval import CHOICE, prompt, write_task
+from vocabgraft.evaluation.questions import LETTERS, Question, read_questions
+
+DATA = Path("../shared/data/mcq")
+FILES = {"korean": "kormedmcqa_train_valid.jsonl.zst", "english": "english_medical.jsonl.zst"}
+
+
+def chosen_items(file: str, count: int) -> list[Question]:
+    """So many items, picked by a hash of their text."""
+    questions = read_questions([str(DATA / file)], Tally())
+    return sorted(questions, key=lambda q: hashlib.sha256((q.id + q.question).encode()).digest())[:count]
+
+
+def ours(model: Any, tokenizer: Any, bos: int, questions: list[Question]) -> list[list[float]]:
+    """Log-probabilities of the letters, item by item."""
+    texts = [
+        encode_endings(tokenizer, prompt(q), [CHOICE.format(x) for x in LETTERS[: len(q.options)]], bos=bos)
+        for q in questions
+    ]
+    return log_likelihoods(model, texts)
+
+
+def theirs(model: Any, folder: Path, questions: list[Question]) -> tuple[list[list[float]], float]:
+    """The same from lm-eval, and the accuracy it reports."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as place:
+        write_task(Path(place), "items", questions)
+        lm = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=1)
+        manager = TaskManager(include_path=place, include_defaults=False)
+        found = simple_evaluate(
+            model=lm, tasks=["items"], task_manager=manager, log_samples=True, bootstrap_iters=0, verbosity="ERROR"
+        )
+    samples = sorted(found["samples"]["items"], key=lambda s: s["doc_id"])
+    scores = [[float(reply[0]) for reply in s["filtered_resps"]] for s in samples]
+    return scores, float(found["results"]["items"]["acc,none"])
+
+
+def best(scores: list[float]) -> int:
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def one_model(name: str, folder: Path, items: dict[str, list[Question]]) -> list[dict[str, Any]]:
+    """Both on each set, one after the other in this process."""
+    from vocabgraft.models.load import load_model
+    from vocabgraft.steps.tokenizer import bos_of
+    from vocabgraft.tokenizer.measure import load_tokenizer
+
+    model, tokenizer, (bos, _) = load_model(folder, dtype="float32"), load_tokenizer(folder), bos_of(folder)
+    log_likelihoods(model, [encode_endings(tokenizer, "warm up", [" A"], bos=bos)])
+    rows = []
+    for set_name, questions in items.items():
+        start = time.monotonic()
+        found = ours(model, tokenizer, bos, questions)
+        middle = time.monotonic()
+        other, accuracy = theirs(model, folder, questions)
+        end = time.monotonic()
+        right = sum(best(s) == q.answer for s, q in zip(found, questions, strict=True)) / len(questions)
+        gaps = (abs(a - b) for x, y in zip(found, other, strict=True) for a, b in zip(x, y, strict=True))
+        rows.append(
+            {
+                "model": name,
+                "set": set_name,
+                "items": len(questions),
+                "agree": sum(best(a) == best(b) for a, b in zip(found, other, strict=True)) / len(questions),
+                "accuracy": right,
+                "lm_eval_accuracy": accuracy,
+                "largest_gap_nats": round(max(gaps), 6),
+                "ours_seconds": round(middle - start, 1),
+                "lm_eval_seconds": round(end - middle, 1),
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def adapted(run: str | None, scratch: Path) -> Path:
+    """The model folder of a finished run; without one, of a smoke run."""
+    from vocabgraft.run import Run
+
+    folder = Path(run) if run else scratch / "run"
+    if not run:
+        command = [sys.executable, "-m", "vocabgraft", "run", "korean-gemma-270m", "--budget", "smoke"]
+        subprocess.run([*command, "--folder", str(folder), "--until", "41-instruct"], check=True, stdout=sys.stderr)
+    return Run.open(folder).path("41-instruct") / "model"
+
+
+def main() -> None:
+    """Compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="6 items of each, the base alone")
+    parser.add_argument("--items", type=int, help="items of each language")
+    parser.add_argument("--adapted", metavar="RUN", help="folder of a finished run")
+    options = parser.parse_args()
+    if not DATA.is_dir():
+        print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
+        return
+    if importlib.util.find_spec("lm_eval") is None:
+        print(json.dumps({"skipped": "lm-eval is not installed: pip install lm-eval==0.4.13"}))
+        return
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    logging.disable(logging.WARNING)
+    items = {name: chosen_items(file, options.items or (6 if options.quick else 500)) for name, file in FILES.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        models = {"base": gemma()}
+        if not options.quick:
+            models["adapted"] = adapted(options.adapted, Path(scratch))
+        rows = [row for name, folder in models.items() for row in one_model(name, folder, items)]
+    count = sum(row["items"] for row in rows)
+    print(
+        json.dumps(
+            {
+                "items": count,
+                "agree": sum(row["agree"] * row["items"] for row in rows) / count,
+                "ours_seconds": round(sum(row["ours_seconds"] for row in rows), 1),
+                "lm_eval_seconds": round(sum(row["lm_eval_seconds"] for row in rows), 1),
+                "rows": rows,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
