@@ -261,6 +261,8 @@ class Instruct(Section):
     instructions: tuple[str, ...] = ("samples:instructions_ko",)
     test_share: Share = 0.5
     """Share of the questions, by hash, kept for evaluation only."""
+    non_commercial: bool = False
+    """Whether tuning may read benchmarks that forbid commercial use; the model is then bound by their terms."""
     train: tuple[Group, ...] = ("input.new", "output.new", "lora")
     tokens: Positive
     lr: Rates
@@ -281,6 +283,10 @@ class Evaluate(Section):
     max_questions: Positive = 400
     rotations: Positive = 5
     """Orders of the options in which each question is asked: the given one, then moved on by 1, 2, …"""
+    written: Annotated[int, Field(ge=0)] = 0
+    """Questions a side that are also answered in writing, and read from what was written."""
+    answer_tokens: Positive = 256
+    """At most so many tokens a written answer."""
     margin: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Points of accuracy in the base language that may be lost and still count as kept (95 % interval inside)."""
 

@@ -32,6 +32,10 @@ def step_metrics() -> dict[str, dict[str, Any]]:
         "base": {"accuracy": 0.2125, "n": 80, "low": 0.137, "high": 0.315},
         "final": {"accuracy": 0.2375, "n": 80, "low": 0.158, "high": 0.342},
         "chance": 0.2,
+        "rotations": {
+            "base": {"orders": 5, "mean": 0.2, "worst": 0.1, "always_right": 0.0, "consistent": 0.025},
+            "final": {"orders": 5, "mean": 0.23, "worst": 0.15, "always_right": 0.05, "consistent": 0.1},
+        },
         "verdict": "Not distinguishable from chance (p = 0.4, n = 80).",
     }
     return {

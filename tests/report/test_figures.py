@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from vocabgraft.report import figures
+from vocabgraft.report import figures, numbers
 from vocabgraft.report.ledger import Ledger
 
 
@@ -15,21 +15,21 @@ from vocabgraft.report.ledger import Ledger
     [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (119.6, "2 min 00 s"), (7500, "2 h 05 min"), (None, "")],
 )
 def test_durations_read_naturally(seconds: float | None, text: str) -> None:
-    assert figures.duration(seconds) == text
+    assert numbers.duration(seconds) == text
 
 
 def test_what_is_not_finite_says_so() -> None:
-    assert {figures.decimal(math.nan), figures.whole(math.inf), figures.percent(-math.inf)} == {"not finite"}
+    assert {numbers.decimal(math.nan), numbers.whole(math.inf), numbers.percent(-math.inf)} == {"not finite"}
 
 
 def test_what_is_not_a_number_is_empty() -> None:
-    assert {figures.decimal(None), figures.whole("7"), figures.percent(True), figures.size({})} == {""}
+    assert {numbers.decimal(None), numbers.whole("7"), numbers.percent(True), numbers.size({})} == {""}
 
 
 def test_changes_are_signed_and_relative() -> None:
-    assert figures.change(2.0, 1.5) == "−25.0 %"
-    assert figures.change(1.0, 1.031) == "+3.1 %"
-    assert figures.change(0.0, 1.0) == figures.change(None, 1.0) == ""
+    assert numbers.change(2.0, 1.5) == "−25.0 %"
+    assert numbers.change(1.0, 1.031) == "+3.1 %"
+    assert numbers.change(0.0, 1.0) == numbers.change(None, 1.0) == ""
 
 
 def test_before_and_after_come_from_the_same_text(

@@ -1,19 +1,15 @@
-"""Where a run stops itself: what must not move moved, a start or a result is out of bounds, nothing is left to ask."""
+"""Where a run stops itself: what must not move moved, a start or a result is out of bounds."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from vocabgraft.corpus.document import Tally
-from vocabgraft.errors import DataError, ProofError, RunError
-from vocabgraft.evaluation.questions import read_questions, split_questions
+from vocabgraft.errors import ProofError, RunError
 from vocabgraft.recipe_sections import Init
 from vocabgraft.steps import deployment, embedding
 from vocabgraft.steps.deployment import quantised_file
-from vocabgraft.steps.evaluation import unseen_questions
 from vocabgraft.training.graft import prove_frozen
 
 HASHES = {"input.old": "a", "input.new": "b", "output.old": "c", "output.new": "d", "body": "e", "lora": "f"}
@@ -64,27 +60,3 @@ def test_a_quantised_file_is_the_one_beside_the_full_one(tmp_path: Path) -> None
     (tmp_path / "model-q8_0.gguf").touch()
     with pytest.raises(RunError, match="2 quantised files, one is needed"):
         quantised_file(tmp_path)
-
-
-def test_evaluation_asks_only_what_tuning_did_not_read(recipe) -> None:
-    questions = read_questions(["samples:questions_ko"], Tally())
-    tuned, kept = split_questions(questions, recipe().instruct.test_share)
-    found = unseen_questions(recipe(), ["samples:questions_ko"], Tally())
-    assert found == kept
-    assert {q.question for q in found} & {q.question for q in tuned} == set()
-
-
-def test_a_tuned_question_is_known_again_in_another_file(recipe, tmp_path: Path) -> None:
-    questions = read_questions(["samples:questions_ko"], Tally())
-    tuned, kept = split_questions(questions, recipe().instruct.test_share)
-    rows = [{"question": q.question, "options": q.options, "answer": q.answer + 1} for q in (tuned[0], kept[0])]
-    rows.append({"question": "다른 질문입니까?", "options": ["예", "아니요"], "answer": 1})
-    path = tmp_path / "other.jsonl"
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
-    found = unseen_questions(recipe(), [str(path)], Tally())
-    assert [q.question for q in found] == [kept[0].question, "다른 질문입니까?"]
-
-
-def test_when_tuning_reads_every_question_there_is_nothing_to_evaluate_on(recipe) -> None:
-    with pytest.raises(DataError, match=r"none is left to evaluate on; raise instruct\.test_share"):
-        unseen_questions(recipe("instruct.test_share=0"), ["samples:questions_ko"], Tally())

@@ -94,6 +94,11 @@ def stem(path: Path) -> str:
 
 def hub_rows(hub: HubName) -> Iterator[Mapping[str, Any]]:
     """Open a data set of the hub now and return an iterator over its rows, streamed, each with a field 'text'."""
+    return _named_rows(hub, open_hub(hub))
+
+
+def open_hub(hub: HubName) -> Iterator[Mapping[str, Any]]:
+    """The same with the rows as they are."""
     try:
         from datasets import load_dataset
     except ImportError as e:
@@ -102,11 +107,10 @@ def hub_rows(hub: HubName) -> Iterator[Mapping[str, Any]]:
         stream = load_dataset(hub.dataset, hub.config, split=hub.split, revision=hub.revision, streaming=True)
     except Exception as e:
         raise _hub_error(hub, str(e) or type(e).__name__) from e
-    return _named_rows(hub, iter(stream))
+    return _guarded(hub, iter(stream))
 
 
-def _named_rows(hub: HubName, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    field: str | None = None
+def _guarded(hub: HubName, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     while True:
         try:
             row = next(rows)
@@ -114,6 +118,12 @@ def _named_rows(hub: HubName, rows: Iterator[Mapping[str, Any]]) -> Iterator[Map
             return
         except Exception as e:
             raise _hub_error(hub, f"interrupted: {e or type(e).__name__}") from e
+        yield row
+
+
+def _named_rows(hub: HubName, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    field: str | None = None
+    for row in rows:
         field = field or _text_field(hub, row)
         yield row if field in TEXT_FIELDS else {**row, "text": row.get(field)}
 

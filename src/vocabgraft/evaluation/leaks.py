@@ -25,8 +25,8 @@ from vocabgraft.evaluation.questions import Question
 LONG, SHORT = 10, 6  # letters of a run: of alphabets; of Hangul, Han and Kana
 CANDIDATE = 0.25  # share of an item's runs below which it is not looked at closely
 ASKED = 0.5  # share of its letters that tells it together with the end of the question …
-QUESTION = 0.6  # … or of the question alone, where it has so many runs:
-QUESTION_LEAST = 12
+QUESTION = 0.6  # … or of the question's runs alone, where they are so many:
+QUESTION_LEAST = 6
 COPIED = 0.8  # share of its letters that tells it without the end of the question
 _PARTICLES = "은는이가을를의에서와과도로"
 _COMMON = 32  # runs of more items than these ask for nothing in particular
@@ -142,7 +142,7 @@ def _share(parts: Sequence[Letters], whole: Codes, codes: Codes, size: int) -> f
     lengths = [len(part.codes) for part in parts]
     share = sum(n * each for n, each in zip(lengths, held, strict=True)) / max(1, sum(lengths))
     asked = _stands(parts[0].whole[-size:], whole.tobytes())
-    question = held[0] >= QUESTION and lengths[0] - size >= QUESTION_LEAST
+    question = held[0] >= QUESTION and held[0] * (lengths[0] - size + 1) >= QUESTION_LEAST
     return share if share >= COPIED or (asked and (share >= ASKED or question)) else None
 
 

@@ -12,6 +12,7 @@ from vocabgraft.corpus.document import Tally, held_out
 from vocabgraft.corpus.lines import read_lines
 from vocabgraft.corpus.source import missing
 from vocabgraft.errors import DataError
+from vocabgraft.evaluation.benchmarks import PREFIX, named
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -46,9 +47,18 @@ class Instruction:
     response: str
 
 
-def data_path(source: str) -> Path:
-    """A file, or `samples:questions_ko` for one shipped with the package."""
-    if source.startswith("samples:"):
+def data_path(source: str) -> Path | None:
+    """A file, `samples:questions_ko` for one shipped with the package, or `benchmark:NAME=PATH`; None for the hub's.
+
+    DataError where it is not there.
+    """
+    if source.startswith(PREFIX):
+        benchmark = named(source)
+        if benchmark.path is None:
+            benchmark.check()
+            return None
+        path = Path(benchmark.path)
+    elif source.startswith("samples:"):
         path = Path(__file__).parent.parent / "samples" / f"{source.removeprefix('samples:')}.jsonl"
     else:
         path = Path(source)
@@ -104,8 +114,11 @@ def answer_text(question: Question) -> str:
 def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, object], str]]:
     for source in sources:
         path = data_path(source)
-        for number, line in read_lines(path):
-            place = f"{path.name}:{number}"
+        benchmark = named(source) if source.startswith(PREFIX) else None
+        if benchmark is not None and path is None:
+            yield from benchmark.hub_rows()
+        for number, line in read_lines(path) if path is not None else ():
+            place = f"{path.name if path else source}:{number}"
             if line is not None and not line.strip():
                 continue
             try:
@@ -120,7 +133,7 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
                 tally.drop("invalid JSON" if line is not None else "longer than 64 MiB", place)
             else:
                 if isinstance(row, dict):
-                    yield row, place
+                    yield row if benchmark is None else benchmark.benchmark.standard(row), place
                 else:
                     tally.drop("invalid JSON", place)
 

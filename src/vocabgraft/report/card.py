@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from vocabgraft.report import figures
+from vocabgraft.report import figures, numbers
 from vocabgraft.report.ledger import Ledger, number
 from vocabgraft.report.licences import base_name, base_terms, changed_files, licence_bill
 from vocabgraft.report.markup import clean
@@ -101,14 +101,14 @@ def _languages(ledger: Ledger) -> list[str]:
 
 def _results(ledger: Ledger) -> str:
     fertility = [number(ledger.find("13-expand-tokenizer", "tokens_per_word", k)) for k in ("before", "after")]
-    rows = [("tokens per word, target", *(figures.decimal(v, 2) for v in fertility), figures.change(*fertility))]
+    rows = [("tokens per word, target", *(numbers.decimal(v, 2) for v in fertility), numbers.change(*fertility))]
     for side in ("target", "replay"):
         before, after = figures.before_after(ledger, side)
-        row = (figures.decimal(before), figures.decimal(after), figures.change(before, after))
+        row = (numbers.decimal(before), numbers.decimal(after), numbers.change(before, after))
         rows.append((f"bits per byte, {side} (lower is better)", *row))
     for key in ("51-korean", "52-english"):
         found = {row.label: _accuracy(row) for row in figures.accuracies(ledger, key)}
-        chance = figures.percent(ledger.find(key, "choices", "chance"))
+        chance = numbers.percent(ledger.find(key, "choices", "chance"))
         remark = f"chance {chance}" if chance else ""
         label = f"{figures.step_title(ledger, key)}: questions right"
         rows.append((label, found.get("base", ""), found.get("final", ""), remark))
@@ -117,13 +117,13 @@ def _results(ledger: Ledger) -> str:
     ]
     for side, small in quantised:
         full = number(ledger.find("61-quantize", "bits_per_byte", "full", side))
-        row = (figures.decimal(full), figures.decimal(small), figures.change(full, small))
+        row = (numbers.decimal(full), numbers.decimal(small), numbers.change(full, small))
         rows.append((f"bits per byte, {side}: full, then quantised", *row))
     return _markdown_table(("", "before", "after", "change"), [row for row in rows if row[2]])
 
 
 def _accuracy(row: figures.Accuracy) -> str:
-    text = figures.percent(row.share)
+    text = numbers.percent(row.share)
     if row.low is not None and row.high is not None:
         text += f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
     return text + (f", n = {row.questions:,}" if row.questions is not None else "")
@@ -143,7 +143,7 @@ def _stages(ledger: Ledger) -> str:
         groups = ledger.find(key, "train")
         if isinstance(groups, list):
             trained = ", ".join(str(group) for group in groups)
-            rows.append((key, trained, figures.whole(ledger.find(key, "tokens")), figures.key_figure(ledger, key)))
+            rows.append((key, trained, numbers.whole(ledger.find(key, "tokens")), figures.key_figure(ledger, key)))
     return _markdown_table(("step", "trained", "tokens", "after it"), rows)
 
 

@@ -6,7 +6,7 @@ whose numbers are missing is left out. The same ledger always gives the same byt
 
 from __future__ import annotations
 
-from vocabgraft.report import figures, pictures, sections
+from vocabgraft.report import numbers, pictures, sections
 from vocabgraft.report.ledger import Ledger
 from vocabgraft.report.markup import escape, paragraph
 
@@ -71,7 +71,7 @@ def _header(ledger: Ledger) -> str:
         ("base", ledger.setting("base", "name")),
         ("language", ledger.setting("data", "language")),
         ("budget", ledger.setting("budget")),
-        ("last event", figures.moment(ledger.events[-1].get("time")) if ledger.events else ""),
+        ("last event", numbers.moment(ledger.events[-1].get("time")) if ledger.events else ""),
     ]
     line = " · ".join(f"{name}: {value}" for name, value in facts if value)
     title = ledger.setting("title")

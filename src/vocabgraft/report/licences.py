@@ -40,6 +40,7 @@ GEMMA = Terms(
 
 _HAI_DEF_WORDS = re.compile(r"medgemma|hai-def|health ai developer", re.IGNORECASE)
 _GEMMA_4 = re.compile(r"gemma-?4(?![\db])", re.IGNORECASE)  # Apache-2.0; but gemma-4b is a size
+ASKED = "questions: evaluation"
 _NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 _UNKNOWN = re.compile(r"\s*|unknown|see each source", re.IGNORECASE)
 
@@ -59,6 +60,8 @@ class Licence:
         """What a publisher must notice; empty when nothing."""
         if _UNKNOWN.fullmatch(self.license):
             return "unknown licence: find out before you publish"
+        if self.note == ASKED:
+            return ""  # being asked a question binds no weights
         return "non-commercial" if _NON_COMMERCIAL.search(self.license) else ""
 
 

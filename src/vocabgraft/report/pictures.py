@@ -11,8 +11,9 @@ import math
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from vocabgraft.report.figures import Accuracy, Start, decimal, percent, whole
+from vocabgraft.report.figures import Accuracy, Start
 from vocabgraft.report.markup import clean, escape
+from vocabgraft.report.numbers import decimal, percent, whole
 
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
 Point = tuple[str, float | None, float | None]

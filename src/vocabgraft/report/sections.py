@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vocabgraft.report import figures, pictures
+from vocabgraft.report import figures, numbers, pictures
 from vocabgraft.report.ledger import Ledger, bits_path, final_on_other_text, number, stages
 from vocabgraft.report.licences import base_terms, licence_bill
 from vocabgraft.report.markup import escape, paragraph, section, table
@@ -35,7 +35,7 @@ def tokens(ledger: Ledger) -> str:
         if before and after:
             drawn.append(_figure(pictures.token_chips(before, after, str(item.get("text", "")))))
     how = "Each chip is one token, · is a space; outlined chips are tokens the base did not use here." if drawn else ""
-    counts = [figures.whole(ledger.find("13-expand-tokenizer", "tokens", when)) for when in ("before", "after")]
+    counts = [numbers.whole(ledger.find("13-expand-tokenizer", "tokens", when)) for when in ("before", "after")]
     total = f"All measured text of the target language: {counts[0]} tokens before, {counts[1]} after."
     return section("Tokens", paragraph(how), *drawn, paragraph(total if all(counts) else ""))
 
@@ -48,7 +48,7 @@ def new_rows(ledger: Ledger) -> str:
     for route, bars in sorted(counts.items()) if isinstance(counts, dict) and width else []:
         if isinstance(bars, list) and all(isinstance(n, int) for n in bars) and width:
             drawn.append(_figure(pictures.norms_plot(bars, width, f"Norms of new {route} rows before training")))
-    taken = figures.decimal(ledger.find("22-initialise", "english_kl"), 5)
+    taken = numbers.decimal(ledger.find("22-initialise", "english_kl"), 5)
     told = f"Before training they take {taken} nats a token from replay text." if taken else ""
     examples = ledger.find("22-initialise", "examples")
     rows = [
@@ -65,7 +65,7 @@ def bakeoff(ledger: Ledger) -> str:
     rows, base = figures.starts(ledger), number(ledger.bakeoff.get("base_bpb"))
     if not rows or base is None:
         return ""
-    decimal = figures.decimal
+    decimal = numbers.decimal
     cells = [(r.name, decimal(r.at_once), decimal(r.after), decimal(r.english_kl, 5)) for r in rows]
     head = ("start", "bits per byte at once", "after the probe", "English KL, nats a token")
     best = str(ledger.bakeoff.get("best", ""))
@@ -121,10 +121,10 @@ def training(ledger: Ledger) -> str:
     for key, label in [*started, *stages(ledger)]:
         groups = ledger.find(key, "train")
         trained = ", ".join(str(g) for g in groups) if isinstance(groups, list) else ""
-        ends = [figures.decimal(ledger.find(key, end), 2) for end in ("loss_first", "loss_last")]
+        ends = [numbers.decimal(ledger.find(key, end), 2) for end in ("loss_first", "loss_last")]
         loss = " → ".join(ends) if all(ends) else ""
-        count = figures.whole(ledger.find(key, "tokens"))
-        speed = figures.whole(ledger.find(key, "tokens_per_second"))
+        count = numbers.whole(ledger.find(key, "tokens"))
+        speed = numbers.whole(ledger.find(key, "tokens_per_second"))
         named = ": ".join(text for text in (label, _stage_name(ledger, label)) if text)
         rows.append((named, trained, count, loss, speed, _proof(proofs.get(key))))
     how = "Loss is in nats per token, so it compares only within a step. Frozen: tensors that had to stay, by SHA-256."
@@ -149,8 +149,8 @@ def steps(ledger: Ledger) -> str:
         (
             key,
             figures.step_title(ledger, key),
-            figures.duration(manifest.get("seconds")),
-            figures.decimal(manifest.get("peak_memory_gb"), 2),
+            numbers.duration(manifest.get("seconds")),
+            numbers.decimal(manifest.get("peak_memory_gb"), 2),
             figures.key_figure(ledger, key),
         )
         for key, manifest in ledger.manifests.items()
@@ -162,13 +162,13 @@ def deployment(ledger: Ledger) -> str:
     """Files, and what quantising cost."""
     files = ledger.find("61-quantize", "files")
     entries = sorted(files.items()) if isinstance(files, dict) else []
-    sizes = [(name, figures.size(entry.get("bytes"))) for name, entry in entries if isinstance(entry, dict)]
+    sizes = [(name, numbers.size(entry.get("bytes"))) for name, entry in entries if isinstance(entry, dict)]
     cost = []
     for side in _SIDES:
         full, small = (number(ledger.find("61-quantize", "bits_per_byte", w, side)) for w in ("full", "quantised"))
         if full is not None and small is not None:
-            cost.append((side, figures.decimal(full), figures.decimal(small), figures.change(full, small)))
-    equal, prompts = (figures.whole(ledger.find("61-quantize", "greedy", k)) for k in ("equal", "prompts"))
+            cost.append((side, numbers.decimal(full), numbers.decimal(small), numbers.change(full, small)))
+    equal, prompts = (numbers.whole(ledger.find("61-quantize", "greedy", k)) for k in ("equal", "prompts"))
     greedy = f"Greedy answers equal to the full model: {equal} of {prompts}." if equal and prompts else ""
     head = ("bits per byte", "full", "quantised", "change")
     return section("Files", table(("file", "size"), sizes, (1,)), table(head, cost, (1, 2, 3)), paragraph(greedy))
@@ -205,7 +205,7 @@ def events(ledger: Ledger) -> str:
         elif kind == "done":
             open_steps.discard(step)
         if told:
-            rows.append((figures.moment(event.get("time")), step, told, _details(event)))
+            rows.append((numbers.moment(event.get("time")), step, told, _details(event)))
     rows += [("", step, "started and not finished", "") for step in sorted(open_steps)]
     return section("What happened on the way", table(("time", "step", "event", "details"), rows))
 
@@ -242,7 +242,7 @@ def _bits_row(
     base = start[1:] if start[0] == "base" and not label.startswith("base") else (None, None)
     cells = [label]
     for value, before in zip(values, base, strict=True):
-        cells += [figures.decimal(value), figures.change(before, value)]
+        cells += [numbers.decimal(value), numbers.change(before, value)]
     return tuple(cells)
 
 
@@ -273,7 +273,7 @@ def _funnel(ledger: Ledger, side: str) -> list[tuple[str, str]]:
         rows += [(f"dropped: {reason}", -count) for count, reason in counted]
         rows.append(("kept" if last == "kept" else "for training and evaluation", ledger.find(key, side, last)))
     rows.append(("of these held out, never trained on", ledger.find("04-preprocess", side, "held_out_documents")))
-    return [(label, figures.whole(count)) for label, count in rows if figures.whole(count)]
+    return [(label, numbers.whole(count)) for label, count in rows if numbers.whole(count)]
 
 
 def _details(event: dict[str, Any]) -> str:

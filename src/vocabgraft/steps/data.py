@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.clean import clean_text, reason_to_drop, split_long
-from vocabgraft.corpus.dedup import ExactDuplicates, LeakIndex
+from vocabgraft.corpus.dedup import ExactDuplicates
 from vocabgraft.corpus.dictionary import filter_pairs, read_pairs, write_pairs
 from vocabgraft.corpus.document import (
     Document,
@@ -23,12 +23,14 @@ from vocabgraft.corpus.mix import windows
 from vocabgraft.corpus.source import locate
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
+from vocabgraft.evaluation.leaks import LeakIndex
 from vocabgraft.evaluation.questions import data_path, read_questions
 from vocabgraft.machine import cache_folder, versions
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Base
 from vocabgraft.run import Licence
 from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
 
 SIDES = ("target", "replay")
 _ROOM_GB = 1.0  # below this nothing sensible can be written
@@ -44,7 +46,8 @@ def source_stamps(recipe: Recipe) -> dict[str, str]:
     for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
                    *recipe.instruct.questions, *recipe.instruct.instructions):  # fmt: skip
         try:
-            stamps[source] = _stamp(data_path(source))
+            path = data_path(source)
+            stamps[source] = "hub" if path is None else _stamp(path)
         except DataError:
             stamps[source] = "missing"
     return {_portable(k): v for k, v in sorted(stamps.items())}
@@ -113,6 +116,7 @@ def sources(context: Context) -> StepResult:
             data_path(source)
         except VocabgraftError as e:
             problems.append(str(e))
+    problems += not_commercial(recipe)
     try:
         folder: Path | None = base_folder_of(context.recipe.base, context.reporter.say)
     except VocabgraftError as e:
@@ -138,6 +142,7 @@ def _record_sources(context: Context, folder: Path, found: list[dict[str, Any]])
     for row in found:
         name = row.get("license") or context.recipe.data.license
         licences.append(Licence(_portable(row["source"]), name, note=f"data: {row['side']}"))
+    licences += question_licences(context.recipe)
     metrics = {
         "base": {"name": base.name, "license": base.license, "bytes": sum(f["bytes"] for f in files)},
         "sources": [{k: r.get(k) for k in ("side", "source", "kind", "bytes", "license")} for r in found],
@@ -212,8 +217,11 @@ def preprocess(context: Context) -> StepResult:
     questions = read_questions(
         sorted({*evaluate.target_questions, *evaluate.replay_questions, *instruct.questions}), asked
     )
-    leaks = LeakIndex([q.question for q in questions], ids=[q.id for q in questions])
-    metrics: dict[str, Any] = {"questions": asked.as_dict()}
+    leaks = LeakIndex(questions)
+    metrics: dict[str, Any] = {
+        "questions": asked.as_dict(),
+        "leak_gate": {"items": len(questions), "too_short": len(leaks.unknown)},
+    }
     for side in SIDES:
         tally = Tally()
         path = context.run.path("02-collect", f"{side}.jsonl")
@@ -249,8 +257,8 @@ def _cleaned(document: Document, side: str, recipe: Recipe, tally: Tally, leaks:
             min_chars=data.min_chars,
             max_chars=data.max_chars,
         )
-        if reason is None and leaks.leaks(text) is not None:
-            reason = "holds a benchmark question"
+        if reason is None and leaks.find(text):
+            reason = LEAKED
         place = f"{document.id}#{n}"
         if reason is None:
             kept.append(Document(place, text, document.language, document.source, document.license))

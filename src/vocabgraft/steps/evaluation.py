@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vocabgraft.corpus.document import Tally
 from vocabgraft.durable import write_json
 from vocabgraft.errors import DataError
-from vocabgraft.evaluation.questions import Question, clusters_of, read_questions, split_questions
+from vocabgraft.evaluation.questions import LETTERS, Question, clusters_of
 from vocabgraft.evaluation.statistics import paired_change
 from vocabgraft.evaluation.verdicts import Comparison, Paired, compare
-from vocabgraft.recipe import Recipe
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.data import SIDES, probe_windows
 from vocabgraft.steps.instruct import final_model
+from vocabgraft.steps.questions import LEAKED, unseen_questions
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import load_tokenizer
+
+if TYPE_CHECKING:
+    from vocabgraft.evaluation.bits import Bits
+    from vocabgraft.evaluation.choices import Answer, Robustness
+    from vocabgraft.evaluation.written import Rates, Written
 
 
 def target(context: Context) -> StepResult:
@@ -30,50 +37,71 @@ def retention(context: Context) -> StepResult:
     return _evaluate(context, "replay", context.recipe.evaluate.replay_questions)
 
 
-def unseen_questions(recipe: Recipe, sources: Sequence[str], tally: Tally) -> list[Question]:
-    """Questions that tuning did not read, told by their text, whatever file they are in."""
-    tuned, _ = split_questions(read_questions(recipe.instruct.questions, Tally()), recipe.instruct.test_share)
-    seen = {q.question for q in tuned}
-    questions = [q for q in read_questions(sources, tally) if q.question not in seen]
-    if not questions:
-        raise DataError(
-            f"{', '.join(sources)}: tuning reads every question, none is left to evaluate on; "
-            "raise instruct.test_share or give other questions"
-        )
-    return questions
+@dataclass(frozen=True)
+class Scores:
+    """What one model did."""
+
+    answers: list[Answer]
+    robustness: Robustness
+    written: list[Written]
+    rates: Rates
+    bits: Bits
 
 
 def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult:
     evaluate, tally = context.recipe.evaluate, Tally()
     questions = unseen_questions(context.recipe, sources, tally)[: evaluate.max_questions]
     texts = probe_windows(context, side, evaluate.final_bytes)
-    base = _score(context, context.base_folder(), questions, texts, "base")
-    final = _score(context, final_model(context), questions, texts, "final")
-    write_json(context.out / "items.json", {"base": base["items"], "final": final["items"]})
-    change = paired_change(base["bits"].bits, final["bits"].bits, base["bits"].bytes)
-    right = [[i["right"] for i in found["items"]] for found in (base, final)]
+    folders = {"base": context.base_folder(), "final": final_model(context)}
+    scores = {name: _score(context, side, folder, questions, texts, name) for name, folder in folders.items()}
+    items = {n: [vars(a) for a in s.answers] for n, s in scores.items()}
+    write_json(context.out / "items.json", items)
+    if evaluate.written:
+        write_json(context.out / "written.json", {n: [vars(w) for w in s.written] for n, s in scores.items()})
+    right = {n: [a.right for a in s.answers] for n, s in scores.items()}
     chance = sum(1 / len(q.options) for q in questions) / len(questions)
     margin = evaluate.margin / 100 if side == "replay" else None
-    (found,) = compare([Paired(side, right[0], right[1], chance, clusters_of(questions))], margin=margin)
+    pair = Paired(side, right["base"], right["final"], chance, clusters_of(questions))
+    (found,) = compare([pair], margin=margin)
     context.reporter.say(found.sentence)
     choices = _told(found)
-    choices["letters"] = {n: _letters(f["items"]) for n, f in (("base", base), ("final", final))}
-    choices["rotations"] = {n: vars(f["robustness"]) for n, f in (("base", base), ("final", final))}
+    choices["letters"] = {n: _letters(s.answers) for n, s in scores.items()}
+    choices["rotations"] = {n: vars(s.robustness) for n, s in scores.items()}
     return StepResult(
         {
-            "bits_per_byte": {
-                "base": round(base["bits"].per_byte, 5),
-                "final": round(final["bits"].per_byte, 5),
-                "change": round(change.relative, 5),
-                "change_low": round(change.low, 5),
-                "change_high": round(change.high, 5),
-                "bytes": sum(base["bits"].bytes),
-            },
-            "tokens": {"base": base["bits"].tokens, "final": final["bits"].tokens},
+            "bits_per_byte": _bits_change(scores["base"].bits, scores["final"].bits),
+            "tokens": {n: s.bits.tokens for n, s in scores.items()},
             "choices": choices,
+            "written": {n: vars(s.rates) for n, s in scores.items()} if evaluate.written else {},
             "questions": {**tally.as_dict(), "asked": len(questions)},
+            "leak_gate": _receipt(context),
         }
     )
+
+
+def _bits_change(base: Bits, final: Bits) -> dict[str, float]:
+    change = paired_change(base.bits, final.bits, base.bytes)
+    return {
+        "base": round(base.per_byte, 5),
+        "final": round(final.per_byte, 5),
+        "change": round(change.relative, 5),
+        "change_low": round(change.low, 5),
+        "change_high": round(change.high, 5),
+        "bytes": sum(base.bytes),
+    }
+
+
+def _receipt(context: Context) -> dict[str, Any]:
+    """What was looked at for questions of the evaluation before it was trained on, and how much of it held one."""
+    prepared, tuned = (context.run.manifest(key) for key in ("04-preprocess", "41-instruct"))
+    if prepared is None or tuned is None:
+        raise DataError("04-preprocess and 41-instruct have no manifests; run them first")
+    documents = {side: prepared.metrics[side]["dropped"].get(LEAKED, 0) for side in SIDES}
+    return {
+        **prepared.metrics["leak_gate"],
+        "documents_dropped": documents,
+        "examples_dropped": tuned.metrics["dropped"].get(LEAKED, 0),
+    }
 
 
 def _told(found: Comparison) -> dict[str, Any]:
@@ -91,32 +119,37 @@ def _told(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _score(context: Context, folder: Path, questions: list[Question], texts: list[str], name: str) -> dict[str, Any]:
+def _score(context: Context, side: str, folder: Path, questions: list[Question], texts: list[str], name: str) -> Scores:
     from vocabgraft.evaluation.bits import bits_per_byte
     from vocabgraft.evaluation.choices import answer_questions, robustness
+    from vocabgraft.evaluation.written import rates, write_answers
     from vocabgraft.models.load import load_model
     from vocabgraft.training.chat import ChatFormat
 
+    evaluate = context.recipe.evaluate
     model, tokenizer, (bos_id, bos) = (
         load_model(folder, device=context.device()),
         load_tokenizer(folder),
         bos_of(folder),
     )
-    orders = context.recipe.evaluate.rotations
-    asked = sum(min(orders, len(q.options)) for q in questions)
+    chat = ChatFormat(folder)
+    asked = sum(min(evaluate.rotations, len(q.options)) for q in questions)
     with context.reporter.bar(f"{name}: questions", asked) as advance:
         answers = answer_questions(
-            model, tokenizer, ChatFormat(folder), questions, bos=bos, rotations=orders, on_question=advance
+            model, tokenizer, chat, questions, bos=bos, rotations=evaluate.rotations, on_question=advance
+        )
+    chosen = questions[: evaluate.written]
+    script = context.recipe.data.script if side == "target" else "Latin"
+    with context.reporter.bar(f"{name}: written answers", len(chosen)) as advance:
+        written = write_answers(
+            model, tokenizer, chat, chosen, bos=bos, script=script, most=evaluate.answer_tokens, on_question=advance
         )
     with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:
         bits = bits_per_byte(model, tokenizer, texts, bos=bos_id, on_window=advance)
-    return {"items": [vars(a) for a in answers], "bits": bits, "robustness": robustness(questions, answers)}
+    return Scores(answers, robustness(questions, answers), written, rates(written), bits)
 
 
-def _letters(items: list[dict[str, Any]]) -> dict[str, int]:
+def _letters(answers: Sequence[Answer]) -> dict[str, int]:
     """How often each letter was chosen: a model that always says the same one shows here."""
-    counts: dict[str, int] = {}
-    for item in items:
-        letter = "ABCDEFGHIJ"[item["chosen"]]
-        counts[letter] = counts.get(letter, 0) + 1
+    counts = Counter(LETTERS[answer.chosen] for answer in answers)
     return dict(sorted(counts.items()))

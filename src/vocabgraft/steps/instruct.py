@@ -7,6 +7,7 @@ from typing import Any
 
 from vocabgraft.corpus.document import Tally
 from vocabgraft.errors import DataError
+from vocabgraft.evaluation.leaks import LeakIndex
 from vocabgraft.evaluation.questions import (
     answer_text,
     prompt,
@@ -14,9 +15,11 @@ from vocabgraft.evaluation.questions import (
     read_questions,
     split_questions,
 )
+from vocabgraft.recipe import Recipe
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import adapter_spec, open_state, probe
 from vocabgraft.steps.packing import packed_corpus, rows_per_step, schedule_of, steps_for
+from vocabgraft.steps.questions import LEAKED, evaluated_questions
 from vocabgraft.steps.stages import run_training, state_before
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -76,18 +79,26 @@ def _examples(context: Context) -> tuple[Any, dict[str, Any]]:
     from vocabgraft.corpus.mix import pack_examples
     from vocabgraft.training.chat import ChatFormat
 
-    spec, tally = context.recipe.instruct, Tally()
-    training, test = split_questions(read_questions(spec.questions, tally), spec.test_share)
-    pairs = [(prompt(q), answer_text(q)) for q in training]
-    pairs += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
-    if not pairs:
-        raise DataError("instruct: no question or instruction is left to train on; lower instruct.test_share")
+    pairs, counts = tuning_pairs(context.recipe)
     _, folder = load_expansion(context)
     tokenizer, (_, bos) = load_tokenizer(folder), bos_of(folder)
     chat = ChatFormat(folder)
     rows = pack_examples((chat.example(tokenizer, bos, *pair) for pair in pairs), context.recipe.training.window)
-    counts = {"examples": len(pairs), "questions_kept_for_test": len(test), "dropped": dict(tally.dropped)}
     return rows, counts
+
+
+def tuning_pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """What is asked and answered in tuning, none of it a question that an evaluation asks; and what was dropped."""
+    spec, tally = recipe.instruct, Tally()
+    training, test = split_questions(read_questions(spec.questions, tally), spec.test_share)
+    read = [(prompt(q), answer_text(q)) for q in training]
+    read += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
+    leaks = LeakIndex(evaluated_questions(recipe))
+    pairs = [pair for pair in read if not leaks.find("\n".join(pair))]
+    if not pairs:
+        raise DataError("instruct: no question or instruction is left to train on; lower instruct.test_share")
+    dropped = dict(tally.dropped) | ({LEAKED: len(read) - len(pairs)} if len(pairs) < len(read) else {})
+    return pairs, {"examples": len(pairs), "questions_kept_for_test": len(test), "dropped": dropped}
 
 
 def final_model(context: Context) -> Path:

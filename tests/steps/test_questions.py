@@ -1,0 +1,100 @@
+"""What is asked was not tuned on, what is tuned on is not asked, and terms are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from vocabgraft.corpus.document import Tally
+from vocabgraft.errors import DataError
+from vocabgraft.evaluation.questions import Question, read_questions, split_questions
+from vocabgraft.steps.instruct import tuning_pairs
+from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences, unseen_questions
+
+
+def saved(path: Path, questions: Iterable[Question]) -> str:
+    rows = ({"question": q.question, "options": q.options, "answer": q.answer + 1} for q in questions)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return str(path)
+
+
+def test_evaluation_asks_only_what_tuning_did_not_read(recipe) -> None:
+    questions = read_questions(["samples:questions_ko"], Tally())
+    tuned, kept = split_questions(questions, recipe().instruct.test_share)
+    found = unseen_questions(recipe(), ["samples:questions_ko"], Tally())
+    assert found == kept
+    assert {q.question for q in found} & {q.question for q in tuned} == set()
+
+
+def test_a_tuned_question_is_known_again_in_another_file(recipe, tmp_path: Path) -> None:
+    questions = read_questions(["samples:questions_ko"], Tally())
+    tuned, kept = split_questions(questions, recipe().instruct.test_share)
+    rows = [{"question": q.question, "options": q.options, "answer": q.answer + 1} for q in (tuned[0], kept[0])]
+    rows.append({"question": "다른 질문입니까?", "options": ["예", "아니요"], "answer": 1})
+    path = tmp_path / "other.jsonl"
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    found = unseen_questions(recipe(), [str(path)], Tally())
+    assert [q.question for q in found] == [kept[0].question, "다른 질문입니까?"]
+
+
+def test_when_tuning_reads_every_question_there_is_nothing_to_evaluate_on(recipe) -> None:
+    with pytest.raises(DataError, match=r"none is left to evaluate on; raise instruct\.test_share"):
+        unseen_questions(recipe("instruct.test_share=0"), ["samples:questions_ko"], Tally())
+
+
+def test_a_question_of_the_evaluation_in_other_words_is_not_tuned_on(recipe, tmp_path: Path) -> None:
+    asked = read_questions(["samples:questions_ko"], Tally())[:8]
+    turned = [
+        Question(q.id, q.question.replace("은 ", "이 ").replace(" ", "  ") + " 고르시오.", q.options[::-1], 0)
+        for q in asked
+    ]
+    own = Question("own", "우리 병원의 식당은 몇 층에 있습니까?", ("일 층", "이 층", "삼 층"), 0)
+    settings = (
+        f"evaluate.target_questions=['{saved(tmp_path / 'asked.jsonl', asked)}']",
+        f"instruct.questions=['{saved(tmp_path / 'tuned.jsonl', [*turned, own])}']",
+        "instruct.test_share=0",
+        "instruct.instructions=['samples:instructions_ko']",
+    )
+    pairs, counts = tuning_pairs(recipe(*settings))
+    assert counts["dropped"][LEAKED] == 8
+    assert counts["examples"] == len(pairs)
+    texts = "\n".join(text for pair in pairs for text in pair)
+    assert own.question in texts
+    assert not any(q.question in texts for q in turned)
+
+
+def test_tuning_on_what_forbids_commerce_has_to_be_said(recipe, tmp_path: Path) -> None:
+    path = saved(tmp_path / "copy.jsonl", read_questions(["samples:questions_ko"], Tally())[:4])
+    tuned = f"instruct.questions=['benchmark:kormedmcqa={path}']"
+    (told,) = not_commercial(recipe(tuned))
+    assert "CC BY-NC 2.0" in told
+    assert "instruct.non_commercial = true" in told
+    assert not_commercial(recipe(tuned, "instruct.non_commercial=true")) == []
+    asked = f"evaluate.target_questions=['benchmark:kormedmcqa={path}']"
+    assert not_commercial(recipe(asked)) == []
+    assert [(x.name, x.license, x.note) for x in question_licences(recipe(tuned, asked))] == [
+        ("kormedmcqa", "CC BY-NC 2.0", "questions: evaluation"),
+        ("kormedmcqa", "CC BY-NC 2.0", "questions: tuning"),
+    ]
+
+
+def test_the_run_stops_at_the_sources_and_says_all(done, tmp_path: Path) -> None:
+    path = saved(tmp_path / "copy.jsonl", read_questions(["samples:questions_ko"], Tally())[:4])
+    with pytest.raises(DataError) as told:
+        done(f"instruct.questions=['benchmark:kormedmcqa={path}']", "evaluate.replay_questions=['benchmark:medqa']")
+    assert "2 of the recipe's sources cannot be had" in str(told.value)
+    assert "which commit" in str(told.value)
+    assert "non_commercial" in str(told.value)
+
+
+def test_a_benchmark_that_is_asked_stands_on_the_bill_without_a_warning(done, tmp_path: Path) -> None:
+    from vocabgraft.report.ledger import read_ledger
+    from vocabgraft.report.licences import licence_bill
+
+    path = saved(tmp_path / "copy.jsonl", read_questions(["samples:questions_ko"], Tally())[:4])
+    run = done(f"evaluate.target_questions=['benchmark:kormedmcqa={path}']", until="01")
+    (line,) = (x for x in licence_bill(read_ledger(run.folder)) if x.name == "kormedmcqa")
+    assert (line.license, line.warning) == ("CC BY-NC 2.0", "")
