@@ -70,7 +70,20 @@ def step_metrics() -> dict[str, dict[str, Any]]:
         "31-stage1": {**trained, "bits_per_byte": {"target": 1.699, "replay": 0.913}},
         "32-stage2": {**trained, "train": ["output.new"], "bits_per_byte": {"target": 1.622, "replay": 0.914}},
         "41-instruct": {**trained, "train": ["lora"], "bits_per_byte": {"target": 1.401, "replay": 0.915}},
-        "51-korean": {"bits_per_byte": {"base": 1.533, "final": 1.444}, "choices": choices},
+        "51-korean": {
+            "bits_per_byte": {"base": 1.533, "final": 1.444},
+            "choices": choices,
+            "written": {
+                "base": {"n": 20, "right": 4, "extracted": 0.5, "stopped": 0.25, "in_language": None},
+                "final": {"n": 20, "right": 5, "extracted": 0.8, "stopped": 0.95, "in_language": 1.0},
+            },
+            "leak_gate": {
+                "items": 1280,
+                "too_short": 1,
+                "documents_dropped": {"target": 3, "replay": 0},
+                "examples_dropped": 2,
+            },
+        },
         "52-english": {"bits_per_byte": {"base": 0.922, "final": 0.933}, "choices": {"chance": 0.2}},
         "61-quantize": {
             "files": {"model-q4_1.gguf": {"bytes": 241_000_000}},

@@ -1,35 +1,10 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from vocabgraft.report import figures, numbers
+from vocabgraft.report import figures
 from vocabgraft.report.ledger import Ledger
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (119.6, "2 min 00 s"), (7500, "2 h 05 min"), (None, "")],
-)
-def test_durations_read_naturally(seconds: float | None, text: str) -> None:
-    assert numbers.duration(seconds) == text
-
-
-def test_what_is_not_finite_says_so() -> None:
-    assert {numbers.decimal(math.nan), numbers.whole(math.inf), numbers.percent(-math.inf)} == {"not finite"}
-
-
-def test_what_is_not_a_number_is_empty() -> None:
-    assert {numbers.decimal(None), numbers.whole("7"), numbers.percent(True), numbers.size({})} == {""}
-
-
-def test_changes_are_signed_and_relative() -> None:
-    assert numbers.change(2.0, 1.5) == "−25.0 %"
-    assert numbers.change(1.0, 1.031) == "+3.1 %"
-    assert numbers.change(0.0, 1.0) == numbers.change(None, 1.0) == ""
 
 
 def test_before_and_after_come_from_the_same_text(
@@ -46,3 +21,23 @@ def test_before_and_after_come_from_the_same_text(
 def test_every_measured_step_has_a_key_figure(ledger: Ledger) -> None:
     empty = [key for key in ledger.manifests if not figures.key_figure(ledger, key)]
     assert empty == ["00-environment"]
+
+
+def test_what_a_score_rests_on_is_told_in_sentences(ledger: Ledger) -> None:
+    assert figures.robustness(ledger, "51-korean") == (
+        "Asked in 5 orders of the options: base 20.0 % right on average, 10.0 % in the worst, the same option in all "
+        "for 2.5 %; final 23.0 % right on average, 15.0 % in the worst, the same option in all for 10.0 %."
+    )
+    assert figures.written(ledger, "51-korean") == (
+        "Answered in writing: base 4/20 right, an answer in 50.0 %, 25.0 % ended by itself; "
+        "final 5/20 right, an answer in 80.0 %, 95.0 % ended by itself, 100.0 % in the language."
+    )
+    assert figures.leak_gate(ledger, "51-korean") == (
+        "Leak gate: 1,280 questions (1 too short to be looked for) looked for in every training text; dropped for "
+        "holding one: 3 documents, 2 tuning examples."
+    )
+
+
+def test_what_was_not_asked_is_not_told(ledger: Ledger) -> None:
+    for tell in (figures.robustness, figures.written, figures.leak_gate):
+        assert tell(ledger, "52-english") == ""

@@ -130,8 +130,9 @@ def _accuracy(row: figures.Accuracy) -> str:
 
 
 def _verdicts(ledger: Ledger) -> list[str]:
+    tellers = (figures.verdict, figures.robustness, figures.written, figures.leak_gate)
     found = [
-        (figures.step_title(ledger, key), f"{figures.verdict(ledger, key)} {figures.robustness(ledger, key)}".strip())
+        (figures.step_title(ledger, key), " ".join(said for tell in tellers if (said := tell(ledger, key))))
         for key in ("51-korean", "52-english")
     ]
     return [f"{_markdown(title)}: {_markdown(sentence)}" for title, sentence in found if sentence]

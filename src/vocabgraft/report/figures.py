@@ -153,6 +153,34 @@ def robustness(ledger: Ledger, key: str) -> str:
     return f"Asked in {int(orders)} orders of the options: {'; '.join(told)}."
 
 
+def written(ledger: Ledger, key: str) -> str:
+    """What became of answers in writing, in a sentence; empty where none were asked for."""
+    told = []
+    for which in ("base", "final"):
+        right, n = (number(ledger.find(key, "written", which, k)) for k in ("right", "n"))
+        names = ("extracted", "stopped", "in_language")
+        read, ended, language = (percent(ledger.find(key, "written", which, k)) for k in names)
+        if right is not None and n:
+            spoken = f", {language} in the language" if language else ""
+            told.append(f"{which} {int(right)}/{int(n)} right, an answer in {read}, {ended} ended by itself{spoken}")
+    return f"Answered in writing: {'; '.join(told)}." if told else ""
+
+
+def leak_gate(ledger: Ledger, key: str) -> str:
+    """How the training texts were kept free of the questions, in a sentence."""
+    items = number(ledger.find(key, "leak_gate", "items"))
+    documents = [number(ledger.find(key, "leak_gate", "documents_dropped", side)) or 0 for side in ("target", "replay")]
+    examples = number(ledger.find(key, "leak_gate", "examples_dropped")) or 0
+    if items is None:
+        return ""
+    short = number(ledger.find(key, "leak_gate", "too_short")) or 0
+    aside = f" ({int(short)} too short to be looked for)" if short else ""
+    return (
+        f"Leak gate: {int(items):,} questions{aside} looked for in every training text; dropped for holding one: "
+        f"{int(sum(documents)):,} documents, {int(examples):,} tuning examples."
+    )
+
+
 def headlines(ledger: Ledger) -> list[Headline]:
     """The figures of the first screen, most telling first."""
     found = [_fertility(ledger), _bits(ledger, "target"), _bits(ledger, "replay")]

@@ -109,7 +109,7 @@ def questions(ledger: Ledger) -> str:
             parts.append(f"<h3>{escape(figures.step_title(ledger, key))}</h3>")
             parts.append(_figure(pictures.interval_plot(rows, number(ledger.find(key, "choices", "chance")))))
         parts.append(paragraph(told, "verdict"))
-        parts.append(paragraph(figures.robustness(ledger, key)))
+        parts += [paragraph(tell(ledger, key)) for tell in (figures.robustness, figures.written, figures.leak_gate)]
     return section("Questions", *parts)
 
 
