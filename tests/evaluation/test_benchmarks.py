@@ -86,7 +86,7 @@ def test_a_copy_in_our_form_is_read_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "copy.jsonl"
     path.write_text(json.dumps(row) + "\n", "utf-8")
     (found,) = read_questions([f"benchmark:kormedmcqa={path}"], Tally())
-    assert found == Question("k", "무엇?", ("하나", "둘"), 1, subject="nurse", cluster="nurse-2021-2")
+    assert found == Question("k", "무엇?", ("하나", "둘"), 1, subject="nurse", cluster="nurse-2021-2", set="kormedmcqa")
     assert clusters_of([found]) == ["nurse-2021-2"]
 
 

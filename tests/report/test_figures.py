@@ -38,6 +38,11 @@ def test_what_a_score_rests_on_is_told_in_sentences(ledger: Ledger) -> None:
     )
 
 
+def test_each_of_several_sets_is_told(metrics: dict[str, dict[str, Any]], make: Callable[..., Ledger]) -> None:
+    metrics["51-korean"]["choices"]["sets"] = {"medqa": {"verdict": "Kept."}, "medmcqa": {"verdict": "Lost."}}
+    assert figures.sets(make(metrics), "51-korean") == "medqa: Kept. medmcqa: Lost."
+
+
 def test_what_was_not_asked_is_not_told(ledger: Ledger) -> None:
-    for tell in (figures.robustness, figures.written, figures.leak_gate):
+    for tell in (figures.sets, figures.robustness, figures.written, figures.leak_gate):
         assert tell(ledger, "52-english") == ""

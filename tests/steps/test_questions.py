@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from vocabgraft.corpus.document import Tally
 from vocabgraft.errors import DataError
 from vocabgraft.evaluation.questions import Question, read_questions, split_questions
+from vocabgraft.steps.evaluation import compared
 from vocabgraft.steps.instruct import tuning_pairs
-from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences, unseen_questions
+from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences, sampled, unseen_questions
 
 
 def saved(path: Path, questions: Iterable[Question]) -> str:
@@ -98,3 +100,35 @@ def test_a_benchmark_that_is_asked_stands_on_the_bill_without_a_warning(done, tm
     run = done(f"evaluate.target_questions=['benchmark:kormedmcqa={path}']", until="01")
     (line,) = (x for x in licence_bill(read_ledger(run.folder)) if x.name == "kormedmcqa")
     assert (line.license, line.warning) == ("CC BY-NC 2.0", "")
+
+
+def of_sets(**sizes: int) -> list[Question]:
+    return [
+        Question(str(n), f"무엇 {n}?", ("가", "나"), 0, set=name) for name, size in sizes.items() for n in range(size)
+    ]
+
+
+def test_a_sample_keeps_the_shares_of_its_sets_and_their_order() -> None:
+    questions = of_sets(a=600, b=200)
+    found = sampled(questions, 400)
+    assert len(found) == 400
+    assert 250 <= sum(q.set == "a" for q in found) <= 350
+    assert found == sampled(questions, 400) == [q for q in questions if q in found]
+    assert sampled(questions, 9999) == questions
+    assert sampled(questions, 0) == []
+
+
+def test_sets_are_compared_together_and_retention_is_claimed_of_the_pool() -> None:
+    questions = of_sets(a=40, b=40)
+    gained = {"base": [False] * 80, "final": [True] * 20 + [False] * 60}
+    scores = {n: SimpleNamespace(answers=[SimpleNamespace(right=r) for r in right]) for n, right in gained.items()}
+    pool, sets = compared(questions, scores, 0.01)
+    assert [c.name for c in sets] == ["a", "b"]
+    assert {c.tests for c in sets} == {2}
+    assert "better" in sets[0].sentence
+    assert "no difference" in sets[1].sentence
+    assert "kept" in pool.sentence
+    assert not any("kept" in c.sentence for c in sets)
+    assert (
+        compared(questions[:40], {n: SimpleNamespace(answers=s.answers[:40]) for n, s in scores.items()}, None)[1] == []
+    )

@@ -29,6 +29,8 @@ class Question:
     subject: str = ""
     cluster: str = ""
     """What it was set with, such as exam and year: such items are not independent. Empty: nothing is known."""
+    set: str = ""
+    """The benchmark or file it came from."""
 
 
 def clusters_of(questions: Sequence[Question]) -> list[str] | None:
@@ -115,8 +117,9 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
     for source in sources:
         path = data_path(source)
         benchmark = named(source) if source.startswith(PREFIX) else None
+        own = benchmark.benchmark.name if benchmark else path.name.partition(".")[0] if path else source
         if benchmark is not None and path is None:
-            yield from benchmark.hub_rows()
+            yield from (({"set": own, **row}, place) for row, place in benchmark.hub_rows())
         for number, line in read_lines(path) if path is not None else ():
             place = f"{path.name if path else source}:{number}"
             if line is not None and not line.strip():
@@ -133,7 +136,7 @@ def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, obje
                 tally.drop("invalid JSON" if line is not None else "longer than 64 MiB", place)
             else:
                 if isinstance(row, dict):
-                    yield row if benchmark is None else benchmark.benchmark.standard(row), place
+                    yield {"set": own, **(benchmark.benchmark.standard(row) if benchmark else row)}, place
                 else:
                     tally.drop("invalid JSON", place)
 
@@ -157,7 +160,8 @@ def _question(row: dict[str, object], place: str, tally: Tally) -> Question | No
         tally.keep()
         reason, subject = (str(row.get(key) or "") for key in ("reason", "subject"))
         own = str(row.get("id", place))
-        return Question(own, text, tuple(str(o) for o in options), answer, reason, subject, _cluster(row))
+        cluster, came_from = _cluster(row), str(row["set"])
+        return Question(own, text, tuple(str(o) for o in options), answer, reason, subject, cluster, came_from)
     return None
 
 

@@ -130,7 +130,7 @@ def _accuracy(row: figures.Accuracy) -> str:
 
 
 def _verdicts(ledger: Ledger) -> list[str]:
-    tellers = (figures.verdict, figures.robustness, figures.written, figures.leak_gate)
+    tellers = (figures.verdict, figures.sets, figures.robustness, figures.written, figures.leak_gate)
     found = [
         (figures.step_title(ledger, key), " ".join(said for tell in tellers if (said := tell(ledger, key))))
         for key in ("51-korean", "52-english")

@@ -138,6 +138,13 @@ def verdict(ledger: Ledger, key: str) -> str:
     return sentence if isinstance(sentence, str) else ""
 
 
+def sets(ledger: Ledger, key: str) -> str:
+    """What was found of each of several benchmarks, sentence by sentence; empty where there was one."""
+    found = ledger.find(key, "choices", "sets")
+    told = found.items() if isinstance(found, dict) else ()
+    return " ".join(f"{name}: {each['verdict']}" for name, each in told if isinstance(each, dict) and "verdict" in each)
+
+
 def robustness(ledger: Ledger, key: str) -> str:
     """What other orders of the options did to the accuracy, in a sentence; empty where one order was asked."""
     told = []

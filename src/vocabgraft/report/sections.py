@@ -109,7 +109,8 @@ def questions(ledger: Ledger) -> str:
             parts.append(f"<h3>{escape(figures.step_title(ledger, key))}</h3>")
             parts.append(_figure(pictures.interval_plot(rows, number(ledger.find(key, "choices", "chance")))))
         parts.append(paragraph(told, "verdict"))
-        parts += [paragraph(tell(ledger, key)) for tell in (figures.robustness, figures.written, figures.leak_gate)]
+        tellers = (figures.sets, figures.robustness, figures.written, figures.leak_gate)
+        parts += [paragraph(tell(ledger, key)) for tell in tellers]
     return section("Questions", *parts)
 
 

@@ -17,7 +17,7 @@ from vocabgraft.evaluation.verdicts import Comparison, Paired, compare
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import SIDES, probe_windows
 from vocabgraft.steps.instruct import final_model
-from vocabgraft.steps.questions import LEAKED, unseen_questions
+from vocabgraft.steps.questions import LEAKED, sampled, unseen_questions
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import load_tokenizer
 
@@ -50,7 +50,7 @@ class Scores:
 
 def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult:
     evaluate, tally = context.recipe.evaluate, Tally()
-    questions = unseen_questions(context.recipe, sources, tally)[: evaluate.max_questions]
+    questions = sampled(unseen_questions(context.recipe, sources, tally), evaluate.max_questions)
     texts = probe_windows(context, side, evaluate.final_bytes)
     folders = {"base": context.base_folder(), "final": final_model(context)}
     scores = {name: _score(context, side, folder, questions, texts, name) for name, folder in folders.items()}
@@ -58,13 +58,10 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
     write_json(context.out / "items.json", items)
     if evaluate.written:
         write_json(context.out / "written.json", {n: [vars(w) for w in s.written] for n, s in scores.items()})
-    right = {n: [a.right for a in s.answers] for n, s in scores.items()}
-    chance = sum(1 / len(q.options) for q in questions) / len(questions)
-    margin = evaluate.margin / 100 if side == "replay" else None
-    pair = Paired(side, right["base"], right["final"], chance, clusters_of(questions))
-    (found,) = compare([pair], margin=margin)
-    context.reporter.say(found.sentence)
-    choices = _told(found)
+    pool, sets = compared(questions, scores, evaluate.margin / 100 if side == "replay" else None)
+    for found in (*sets, pool):
+        context.reporter.say(f"{found.name}: {found.sentence}" if found.name else found.sentence)
+    choices = _told(pool) | {"sets": {found.name: _told(found) for found in sets}}
     choices["letters"] = {n: _letters(s.answers) for n, s in scores.items()}
     choices["rotations"] = {n: vars(s.robustness) for n, s in scores.items()}
     return StepResult(
@@ -77,6 +74,25 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
             "leak_gate": _receipt(context),
         }
     )
+
+
+def compared(
+    questions: list[Question], scores: dict[str, Scores], margin: float | None
+) -> tuple[Comparison, list[Comparison]]:
+    """All questions together, for which retention is claimed, and each set of several, tested together."""
+    before, after = ([a.right for a in scores[n].answers] for n in ("base", "final"))
+
+    def paired(name: str, chosen: list[int]) -> Paired:
+        asked = [questions[i] for i in chosen]
+        chance = sum(1 / len(q.options) for q in asked) / len(asked)
+        return Paired(name, [before[i] for i in chosen], [after[i] for i in chosen], chance, clusters_of(asked))
+
+    by_set: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        by_set.setdefault(question.set, []).append(i)
+    (pool,) = compare([paired("", list(range(len(questions))))], margin=margin)
+    sets = compare([paired(name, chosen) for name, chosen in by_set.items()]) if len(by_set) > 1 else []
+    return pool, sets
 
 
 def _bits_change(base: Bits, final: Bits) -> dict[str, float]:
@@ -138,7 +154,7 @@ def _score(context: Context, side: str, folder: Path, questions: list[Question],
         answers = answer_questions(
             model, tokenizer, chat, questions, bos=bos, rotations=evaluate.rotations, on_question=advance
         )
-    chosen = questions[: evaluate.written]
+    chosen = sampled(questions, evaluate.written)
     script = context.recipe.data.script if side == "target" else "Latin"
     with context.reporter.bar(f"{name}: written answers", len(chosen)) as advance:
         written = write_answers(

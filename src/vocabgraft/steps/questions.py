@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from vocabgraft.corpus.document import Tally
@@ -40,6 +41,13 @@ def unseen_questions(recipe: Recipe, sources: Sequence[str], tally: Tally) -> li
             "raise instruct.test_share or give other questions"
         )
     return questions
+
+
+def sampled(questions: Sequence[Question], most: int) -> list[Question]:
+    """At most so many, picked by a hash of each, so that every set keeps its share; in their order."""
+    ranks = [hashlib.sha256(f"{q.set} {q.id} {q.question}".encode()).digest() for q in questions]
+    kept = set(sorted(range(len(questions)), key=ranks.__getitem__)[:most])
+    return [q for n, q in enumerate(questions) if n in kept]
 
 
 def not_commercial(recipe: Recipe) -> list[str]:
