@@ -54,6 +54,17 @@ def test_products_by_tiles_are_those_of_float64_rounded() -> None:
     assert done.stdout.strip() == "all right", done.stderr
 
 
+def test_a_torch_without_onednn_is_left_alone() -> None:
+    program = """
+import torch
+torch.ops.mkldnn = object()
+from vocabgraft.models.bf16_products import replace_kernels, speed_up
+assert speed_up() is False
+assert replace_kernels.cache_info().currsize == 0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("native", [True, False])
 def test_kernels_are_replaced_only_where_the_cpu_has_none(native: bool) -> None:
     program = f"""

@@ -20,8 +20,12 @@ _TILE = 1 << 21  # numbers made float32 at a time: 8 MB, what stays in a core's 
 
 @functools.cache
 def speed_up() -> bool:
-    """Replace torch's kernels where they are slow, once a process; whether that was needed."""
-    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    """Replace torch's kernels where oneDNN says that they are slow, once a process; whether that was so.
+
+    A build of torch without oneDNN, such as Apple's, has kernels of its own, which are left alone.
+    """
+    fast = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    if fast is None or fast() or not hasattr(torch.library, "get_kernel"):
         return False
     replace_kernels()
     return True
