@@ -96,6 +96,19 @@ def test_pieces_that_stand_far_apart_are_none(index: LeakIndex) -> None:
     assert found(index, f"\n{LAW * 3}\n".join(" ".join(words[i : i + 3]) for i in range(0, len(words), 3))) == set()
 
 
+def test_a_question_on_the_edge_of_a_block_is_found(index: LeakIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vocabgraft.evaluation import leaks
+
+    monkeypatch.setattr(leaks, "_BLOCK", 300)
+    monkeypatch.setattr(leaks, "_OVERLAP", 200)
+    for start in range(0, 320, 16):
+        assert found(index, "다" * start + printed(VIGNETTE)) == {"case"}
+
+
+def test_an_item_without_a_letter_is_told(index: LeakIndex) -> None:
+    assert LeakIndex([Question("none", "?!", ("…", "—"), 0), ENGLISH]).unknown == [0]
+
+
 @pytest.mark.parametrize("text", ["", " ", "\ud800 고혈압 \x00", "가" * 5, "a" * 100_000])
 def test_any_text_can_be_looked_at(index: LeakIndex, text: str) -> None:
     assert index.find(text) == []

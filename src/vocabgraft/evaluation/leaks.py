@@ -33,6 +33,7 @@ _COMMON = 32  # runs of more items than these ask for nothing in particular
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _FILTER_BITS = 25
+_BLOCK, _OVERLAP = 1 << 20, 1 << 13  # characters looked at together, which bounds the memory; longer than any item
 
 Codes = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
@@ -109,7 +110,7 @@ class LeakIndex:
         self.items = items
         self._parts = [[letters(text) for text in (q.question, *q.options)] for q in items]
         codes = [[part.codes for part in parts] for parts in self._parts]
-        sizes = [SHORT if (_kinds()[np.concatenate(c)] == _DENSE).mean() >= 0.3 else LONG for c in codes]
+        sizes = [SHORT if _dense(np.concatenate(c)) else LONG for c in codes]
         self._runs = [
             _Runs([c if s == size else [] for c, s in zip(codes, sizes, strict=True)], size) for size in (SHORT, LONG)
         ]
@@ -121,6 +122,13 @@ class LeakIndex:
 
     def find(self, text: str) -> list[Leak]:
         """The items that a text holds, in their order."""
+        found: dict[int, float] = {}
+        for start in range(0, max(1, len(text)), _BLOCK):
+            for item, share in self._in_block(text[start : start + _BLOCK + _OVERLAP]).items():
+                found[item] = max(share, found.get(item, 0.0))
+        return [Leak(item, share) for item, share in sorted(found.items())]
+
+    def _in_block(self, text: str) -> dict[int, float]:
         read = letters(text)
         found: dict[int, float] = {}
         for known in self._runs:
@@ -132,7 +140,12 @@ class LeakIndex:
                 share = _share(self._parts[item], *near, known.size)
                 if share is not None:
                     found[item] = max(share, found.get(item, 0.0))
-        return [Leak(item, share) for item, share in sorted(found.items())]
+        return found
+
+
+def _dense(codes: Codes) -> bool:
+    """Whether the script writes a syllable or a word in a letter, mostly."""
+    return bool(len(codes)) and float((_kinds()[codes] == _DENSE).mean()) >= 0.3
 
 
 def _share(parts: Sequence[Letters], whole: Codes, codes: Codes, size: int) -> float | None:
