@@ -5,7 +5,7 @@
     python benchmarks/evaluation_parity.py --quick         6 items of each, the base alone: at most 3 minutes
 
 lm-eval reads our items from task files of its own kind, one at a time (its default), with its reuse of one-token
-continuations. `agree`: share of items with the same answer. It needs lm-eval (pip install lm-eval==0.4.13) and
+continuations. `agree`: share of items with the same answer. It needs lm-eval (pip install 'vocabgraft[eval]') and
 ../shared/data; without one of them it says so and stops. Last line: one JSON object.
 """
 
@@ -129,7 +129,7 @@ def main() -> None:
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
     if importlib.util.find_spec("lm_eval") is None:
-        print(json.dumps({"skipped": "lm-eval is not installed: pip install lm-eval==0.4.13"}))
+        print(json.dumps({"skipped": "lm-eval is not installed: pip install 'vocabgraft[eval]'"}))
         return
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     logging.disable(logging.WARNING)
