@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vocabgraft.evaluation.statistics import clustered, holm, mcnemar, paired_difference, paired_p
+from vocabgraft.evaluation.statistics import (
+    Accuracy,
+    Difference,
+    clustered,
+    holm,
+    mcnemar,
+    paired_change,
+    paired_difference,
+    paired_p,
+)
 from vocabgraft.evaluation.verdicts import Paired, compare
 
 
@@ -82,6 +91,14 @@ def test_a_gain_in_each_exam_is() -> None:
     before, after = [False] * 60, ([True] * 3 + [False] * 3) * 10
     exams = [n // 6 for n in range(60)]
     assert paired_p(before, after, exams) == pytest.approx(2 / 2**10)
+
+
+def test_one_item_or_one_exam_shows_nothing() -> None:
+    assert paired_difference([False], [True]) == Difference(1.0, -1.0, 1.0)
+    assert paired_difference([False] * 9, [True] * 9, ["same"] * 9) == Difference(1.0, -1.0, 1.0)
+    assert clustered([True] * 9, ["same"] * 9) == Accuracy(1.0, 9, 0.0, 1.0)
+    found = paired_change([2.0], [1.0], [8])
+    assert (found.relative, found.low, found.high) == (-0.5, -1.0, 1.0)
 
 
 def test_items_and_clusters_go_together() -> None:

@@ -152,12 +152,12 @@ def paired_difference(
     gains = np.subtract(after, before, dtype=float)
     groups = _numbered(clusters, len(gains)) if clusters is not None else np.arange(len(gains))
     sizes = np.bincount(groups).astype(float)
-    low, high = _bootstrap(np.bincount(groups, gains).astype(float), sizes, seed, draws)
+    low, high = _bootstrap(np.bincount(groups, gains).astype(float), sizes, seed, draws) or (-1.0, 1.0)
     up, down = (wilson(int((gains == sign).sum()), len(gains)) for sign in (1, -1))
     d = up.accuracy - down.accuracy
     below = math.hypot(up.accuracy - up.low, down.high - down.accuracy)
     above = math.hypot(up.high - up.accuracy, down.accuracy - down.low)
-    return Difference(d, min(low, d - below), max(high, d + above))
+    return Difference(d, max(-1.0, min(low, d - below)), min(1.0, max(high, d + above)))
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,21 @@ class Change:
 def paired_change(
     before: Sequence[float], after: Sequence[float], sizes: Sequence[int], *, seed: int = 0, draws: int = 2000
 ) -> Change:
-    """Change of bits per byte on the same windows: resample windows, take the ratio of sums."""
+    """Change of bits per byte on the same windows: resample windows, take the ratio of sums.
+
+    A single window shows nothing of how windows differ: the interval is then from -1 to 1.
+    """
     a, b = np.asarray(before, float), np.asarray(after, float)
     if len(a) != len(b) or len(a) != len(sizes):
         raise ValueError("windows of the two models do not pair up")
-    low, high = _bootstrap(b, a, seed, draws)
+    low, high = _bootstrap(b, a, seed, draws) or (0.0, 2.0)
     return Change(float(b.sum() / a.sum() - 1), low - 1, high - 1)
 
 
-def _bootstrap(above: NDArray[np.float64], below: NDArray[np.float64], seed: int, draws: int) -> tuple[float, float]:
-    """95 % percentile interval of a ratio of sums over the same units, expanded for few units.
+def _bootstrap(
+    above: NDArray[np.float64], below: NDArray[np.float64], seed: int, draws: int
+) -> tuple[float, float] | None:
+    """95 % percentile interval of a ratio of sums over the same units, expanded for few units; None for fewer than two.
 
     A resample of n units varies by (n - 1) / n of what it should; taking percentiles further out makes up for that
     and for Student's tails (Hesterberg, "What teachers should know about the bootstrap", The American Statistician
@@ -189,7 +194,7 @@ def _bootstrap(above: NDArray[np.float64], below: NDArray[np.float64], seed: int
     """
     n = len(above)
     if n < 2:
-        return -math.inf, math.inf
+        return None
     # Units that are alike, as most items are, need not be told apart: how many of each kind is multinomial.
     kinds, counts = np.unique(np.stack([above, below], 1), axis=0, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, draws)
