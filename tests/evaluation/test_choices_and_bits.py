@@ -14,7 +14,6 @@ from vocabgraft.evaluation.bits import bits_per_byte
 from vocabgraft.evaluation.choices import Answer, answer_questions, robustness, rotated
 from vocabgraft.evaluation.questions import Question
 from vocabgraft.models.load import load_model
-from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.training.chat import ChatFormat
 
 QUESTIONS = [
@@ -23,17 +22,6 @@ QUESTIONS = [
     Question("c", "왜?\n두 줄", ("하나", "둘", "셋"), 2),
 ]
 BOS = 2
-
-
-@pytest.fixture(scope="module")
-def model(world) -> Any:
-    """float32, so that what depends on the order of sums stays small."""
-    return load_model(world.base, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(world) -> Tokenizer:
-    return load_tokenizer(world.base)
 
 
 @pytest.fixture(scope="module")

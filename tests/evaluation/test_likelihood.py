@@ -11,22 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from vocabgraft.evaluation.likelihood import Endings, encode_endings, log_likelihoods
-from vocabgraft.models.load import load_model
-from vocabgraft.tokenizer.measure import load_tokenizer
 
 BOS = 2
 token = st.integers(5, 300)
-
-
-@pytest.fixture(scope="module")
-def model(world) -> Any:
-    """float32, so that what depends on the order of sums stays small."""
-    return load_model(world.base, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(world) -> Tokenizer:
-    return load_tokenizer(world.base)
 
 
 @torch.no_grad()

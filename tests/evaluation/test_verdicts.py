@@ -73,6 +73,14 @@ def test_better_in_one_of_many_sets_is_not_said_when_it_may_be_luck() -> None:
     assert "Holm over 10 sets" in among[0].sentence
 
 
+def test_a_sentence_names_the_test_that_was_made() -> None:
+    plain = pair(20, 15, 1, 10)
+    grouped = Paired("set", plain.before, plain.after, 0.2, [n % 12 for n in range(46)])
+    (found,) = compare([grouped])
+    assert "exact McNemar, signs flipped by cluster p < 0.001" in found.sentence
+    assert found.p > mcnemar(plain.before, plain.after)
+
+
 def test_holm_adjusts_as_published() -> None:
     # Holm 1979: the smallest times all of them, the next times one less, never decreasing.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])

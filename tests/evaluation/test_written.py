@@ -10,24 +10,12 @@ from tokenizers import Tokenizer
 
 from vocabgraft.evaluation.questions import Question, prompt
 from vocabgraft.evaluation.written import Rates, Written, rates, write_answers
-from vocabgraft.models.load import load_model
-from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.training.chat import ChatFormat
 
 QUESTIONS = [
     Question("a", "혈압이 높으면 무엇을 줄입니까?", ("소금", "물", "잠", "산책", "채소"), 0),
     Question("b", "Which organ pumps blood?", ("The liver", "The heart"), 1),
 ]
-
-
-@pytest.fixture(scope="module")
-def model(world) -> Any:
-    return load_model(world.base, dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(world) -> Tokenizer:
-    return load_tokenizer(world.base)
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 Letters and digits alone are compared, in one form (NFKC, case folded): spaces, punctuation, width, composed or
 decomposed Hangul make no difference. Nor do Korean particles: their syllables are left out wherever they stand. An item
 is known by the runs of letters of its question and of its options, each apart, so that their order makes none either:
-10 letters long (13 are usual, Brown et al. 2020, arXiv 2005.14165, appendix C; fewer survive a dropped article), and 6
-where scripts write a syllable or a word in a letter.
+13 letters long, as is usual (Brown et al. 2020, arXiv 2005.14165, appendix C), and 6 where scripts write a syllable or
+a word in a letter.
 
 A law that an exam quotes is no leak of the exam. So a text holds an item only where much of it stands within a stretch
 of about its length: nearly all of it, or half with the words that end the question, which a quotation has not.
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vocabgraft.evaluation.questions import Question
 
-LONG, SHORT = 10, 6  # letters of a run: of alphabets; of Hangul, Han and Kana
+LONG, SHORT = 13, 6  # letters of a run: of alphabets; of Hangul, Han and Kana
 CANDIDATE = 0.25  # share of an item's runs below which it is not looked at closely
 ASKED = 0.5  # share of its letters that tells it together with the end of the question …
 QUESTION = 0.6  # … or of the question's runs alone, where they are so many:

@@ -73,7 +73,8 @@ def _comparison(pair: Paired, p: float, tests: int, margin: float | None) -> Com
     at_chance = binomial_two_sided(right, n, pair.chance) > 0.05 or after.low <= pair.chance <= after.high
     retention = "" if margin is None else _retention(difference, margin)
     smallest = detectable(n, max(flips, _USUAL_FLIPS))
-    sentence = f"{_level(right, n, pair.chance, at_chance)}; {_change(difference, p, tests, smallest)}"
+    change = _change(difference, _test(p, tests, pair.clusters), p, smallest)
+    sentence = f"{_level(right, n, pair.chance, at_chance)}; {change}"
     if margin is not None:
         sentence += f"; {_kept(retention, difference, margin)}"
     before = interval(pair.before, pair.clusters)
@@ -93,17 +94,21 @@ def _level(right: int, n: int, chance: float, at_chance: bool) -> str:
     return f"Accuracy {right}/{n} is {'above' if right / n > chance else 'below'} chance ({chance:.0%})"
 
 
-def _change(difference: Difference, p: float, tests: int, smallest: float) -> str:
-    adjusted = f", Holm over {tests} sets" if tests > 1 else ""
+def _test(p: float, tests: int, clusters: Sequence[Hashable] | None) -> str:
+    """The p-value and where it is from."""
+    name = "exact McNemar" if clusters is None else "exact McNemar, signs flipped by cluster"
     found = "p < 0.001" if p < 0.001 else f"p = {p:.2f}" if p > 0.05 else f"p = {p:.3f}"
+    return f"{name} {found}" + (f", Holm over {tests} sets" if tests > 1 else "")
+
+
+def _change(difference: Difference, test: str, p: float, smallest: float) -> str:
     if p > 0.05:
         return (
-            f"no difference from the base model could be shown (exact McNemar {found}{adjusted}; "
-            f"so many items show {100 * smallest:.1f} points)"
+            f"no difference from the base model could be shown ({test}; so many items show {100 * smallest:.1f} points)"
         )
     word = "better" if difference.difference > 0 else "worse"
     points = f"{100 * abs(difference.difference):.1f} points"
-    return f"{word} than the base model by {points} ({_bounds(difference)}; exact McNemar {found}{adjusted})"
+    return f"{word} than the base model by {points} ({_bounds(difference)}; {test})"
 
 
 def _retention(difference: Difference, margin: float) -> str:
