@@ -75,7 +75,7 @@ STEPS: tuple[Step, ...] = (
     Step("03-dictionary", "read the bilingual dictionary", "data:dictionary", ("01-sources",),
          ("data.language", "data.script")),
     Step("04-preprocess", "clean, deduplicate, hold out", "data:preprocess", ("02-collect",),
-         ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out"), revision=2),
+         ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out"), revision=3),
     Step("11-train-tokenizer", "learn new merges", "tokenizer:train", ("01-sources", "04-preprocess"), ("tokenizer",)),
     Step("12-select-pieces", "choose the new pieces", "tokenizer:select", ("11-train-tokenizer",), ("tokenizer",)),
     Step("13-expand-tokenizer", "graft the pieces and prove it", "tokenizer:expand",

@@ -30,12 +30,13 @@ ENGLISH = Question(
     "en", "Which of the following nerves carries the sense of taste from the front of the tongue?",
     ("The facial nerve", "The vagus nerve", "The optic nerve"), 0,
 )  # fmt: skip
+YES_OR_NO = Question("yes", "Can bergapten cross the blood-brain barrier?", ("yes", "no"), 0)
 TINY = Question("tiny", "뭐?", ("가", "나"), 0)
 
 
 @pytest.fixture(scope="module")
 def index() -> LeakIndex:
-    return LeakIndex([QUOTES, VIGNETTE, ENGLISH, TINY])
+    return LeakIndex([QUOTES, VIGNETTE, ENGLISH, TINY, YES_OR_NO])
 
 
 def found(index: LeakIndex, text: str) -> set[str]:
@@ -84,6 +85,19 @@ def test_a_text_of_the_same_matter_is_none(index: LeakIndex) -> None:
     text = "폐렴 환자는 누런 가래와 열이 있다. 가슴 사진에서 음영이 보인다. 기흉이나 폐색전증, 심부전과 가려야 한다."
     assert found(index, text) == set()
     assert found(index, "Which of the following is true? The tongue has a nerve for taste.") == set()
+
+
+def test_half_of_a_short_question_is_what_any_text_of_its_matter_says(index: LeakIndex) -> None:
+    assert found(index, "Few drugs cross the blood-brain barrier. No chemotherapy given by mouth does.") == set()
+    assert found(index, printed(YES_OR_NO)) == {"yes"}
+
+
+def test_texts_looked_at_together_are_looked_at_each(index: LeakIndex) -> None:
+    question, options = VIGNETTE.question, "\n".join(VIGNETTE.options)
+    halves = [question[: len(question) // 2], question[len(question) // 2 :] + options]
+    texts = [LAW, printed(VIGNETTE), "", *halves, f"{LAW}{printed(ENGLISH)}", LAW * 40, printed(QUOTES)]
+    assert list(index.find_each(texts)) == [index.find(text) for text in texts]
+    assert [[index.items[leak.item].id for leak in each] for each in index.find_each(texts[:3])] == [[], ["case"], []]
 
 
 def test_what_is_too_short_to_be_looked_for_is_told(index: LeakIndex) -> None:

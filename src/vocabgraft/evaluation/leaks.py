@@ -7,15 +7,17 @@ is known by the runs of letters of its question and of its options, each apart, 
 a word in a letter.
 
 A law that an exam quotes is no leak of the exam. So a text holds an item only where much of it stands within a stretch
-of about its length: nearly all of it, or half with the words that end the question, which a quotation has not.
+of about its length: nearly all of it, or half with the words that end the question, which a quotation has not. Half of
+a short question is what any text of its matter says ("cross the blood-brain barrier"): so many letters it takes too.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +27,22 @@ from vocabgraft.evaluation.questions import Question
 LONG, SHORT = 13, 6  # letters of a run: of alphabets; of Hangul, Han and Kana
 CANDIDATE = 0.25  # share of an item's runs below which it is not looked at closely
 ASKED = 0.5  # share of its letters that tells it together with the end of the question …
-QUESTION = 0.6  # … or of the question's runs alone, where they are so many:
-QUESTION_LEAST = 6
-COPIED = 0.8  # share of its letters that tells it without the end of the question
+QUESTION = 0.6  # … or of the question's runs alone, where so many letters stand:
+LEAST = {LONG: 40, SHORT: 11}  # eight words: the name of an illness and of its two treatments are no leak
+COPIED = 0.8  # share of its letters that tells it however short it is
 _PARTICLES = "은는이가을를의에서와과도로"
-_COMMON = 32  # runs of more items than these ask for nothing in particular
+_COMMON = 32  # a run of more items than these tells none of them
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _FILTER_BITS = 25
-_BLOCK, _OVERLAP = 1 << 20, 1 << 13  # characters looked at together, which bounds the memory; longer than any item
+_BLOCK, _OVERLAP = 1 << 20, 1 << 13  # characters of a block, which bounds the memory; longer than any item
+_TOGETHER = 1 << 18  # characters of short texts that are looked at together
 
 Codes = NDArray[np.uint32]
 Hashes = NDArray[np.uint64]
+Places = NDArray[np.int64]
+_NONE: Hashes = np.zeros(0, np.uint64)
+_BETWEEN: Codes = np.full(1, 0xFFFFFFFF, np.uint32)  # no letter: no run reaches over it
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Letters:
     """The letters and digits of a text in one form, code points (L,), and those that are no particle's (N,)."""
 
     whole: Codes
-    kept: NDArray[np.int64]
+    kept: Places
     """Where they stand in `whole`."""
 
     @cached_property
@@ -78,7 +84,7 @@ def _kinds() -> NDArray[np.uint8]:
 def runs(codes: Codes, size: int) -> Hashes:
     """A hash of each run of so many letters: (L - size + 1,), polynomial modulo 2**64."""
     if len(codes) < size:
-        return np.zeros(0, np.uint64)
+        return _NONE
     powers, inverse = _powers(1 << max(10, len(codes).bit_length()))
     sums = np.zeros(len(codes) + 1, np.uint64)
     np.cumsum((codes + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
@@ -122,24 +128,41 @@ class LeakIndex:
 
     def find(self, text: str) -> list[Leak]:
         """The items that a text holds, in their order."""
-        found: dict[int, float] = {}
-        for start in range(0, max(1, len(text)), _BLOCK):
-            for item, share in self._in_block(text[start : start + _BLOCK + _OVERLAP]).items():
-                found[item] = max(share, found.get(item, 0.0))
-        return [Leak(item, share) for item, share in sorted(found.items())]
+        return next(self.find_each([text]))
 
-    def _in_block(self, text: str) -> dict[int, float]:
-        read = letters(text)
-        found: dict[int, float] = {}
+    def find_each(self, texts: Iterable[str]) -> Iterator[list[Leak]]:
+        """The same for each of many texts, which are looked at together: short ones take a quarter of the time."""
+        waiting: list[list[str]] = []
+        size = 0
+        for text in texts:
+            waiting.append([text[n : n + _BLOCK + _OVERLAP] for n in range(0, max(1, len(text)), _BLOCK)])
+            size += len(text)
+            if size >= _TOGETHER:
+                yield from self._in_texts(waiting)
+                waiting, size = [], 0
+        yield from self._in_texts(waiting)
+
+    def _in_texts(self, texts: Sequence[Sequence[str]]) -> Iterator[list[Leak]]:
+        """texts: the blocks of each."""
+        blocks = iter(self._in_blocks([letters(block) for blocks in texts for block in blocks]))
+        for count in map(len, texts):
+            best: dict[int, float] = {}
+            for found in islice(blocks, count):
+                best |= {item: max(share, best.get(item, 0.0)) for item, share in found.items()}
+            yield [Leak(item, share) for item, share in sorted(best.items())]
+
+    def _in_blocks(self, blocks: Sequence[Letters]) -> list[dict[int, float]]:
+        found: list[dict[int, float]] = [{} for _ in blocks]
         for known in self._runs:
-            for item, start, end in known.candidates(read.codes):
+            for at, item, start, end, much in known.candidates([block.codes for block in blocks]):
+                read = blocks[at]
                 # Short options have no runs of their own to be found by: they stand around what was found.
                 reach = 8 + sum(len(p.codes) + 2 for p in self._parts[item][1:] if len(p.codes) < known.size)
                 start, end = max(0, start - reach), min(end + reach, len(read.kept))
                 near = read.whole[read.kept[start] : read.kept[end - 1] + 9], read.codes[start:end]
-                share = _share(self._parts[item], *near, known.size)
+                share = _share(self._parts[item], *near, known.size, much)
                 if share is not None:
-                    found[item] = max(share, found.get(item, 0.0))
+                    found[at][item] = max(share, found[at].get(item, 0.0))
         return found
 
 
@@ -148,15 +171,18 @@ def _dense(codes: Codes) -> bool:
     return bool(len(codes)) and float((_kinds()[codes] == _DENSE).mean()) >= 0.3
 
 
-def _share(parts: Sequence[Letters], whole: Codes, codes: Codes, size: int) -> float | None:
-    """Share of an item's letters that stand in a stretch; None where that tells nothing."""
+def _share(parts: Sequence[Letters], whole: Codes, codes: Codes, size: int, much: float) -> float | None:
+    """Share of an item's letters that stand in a stretch, which holds so much of its runs; None: that tells nothing."""
+    asked = _stands(parts[0].whole[-size:], whole.tobytes())
+    if not asked and much < ASKED:
+        return None
     stretch, its_runs = codes.tobytes(), runs(codes, size)
     held = [_held(part.codes, stretch, its_runs, size) for part in parts]
     lengths = [len(part.codes) for part in parts]
     share = sum(n * each for n, each in zip(lengths, held, strict=True)) / max(1, sum(lengths))
-    asked = _stands(parts[0].whole[-size:], whole.tobytes())
-    question = held[0] >= QUESTION and held[0] * (lengths[0] - size + 1) >= QUESTION_LEAST
-    return share if share >= COPIED or (asked and (share >= ASKED or question)) else None
+    enough = share * sum(lengths) >= LEAST[size]
+    told = asked and enough and (share >= ASKED or held[0] >= QUESTION)
+    return share if share >= COPIED or told else None
 
 
 def _held(part: Codes, stretch: bytes, its_runs: Hashes, size: int) -> float:
@@ -181,11 +207,12 @@ class _Runs:
     def __init__(self, items: Sequence[Sequence[Codes]], size: int) -> None:
         """items: the letters of the question and options of each."""
         self.size = size
-        self.of = [np.unique(np.concatenate([np.zeros(0, np.uint64), *(runs(p, size) for p in i)])) for i in items]
-        self._lengths = [sum(map(len, parts)) + 2 * len(parts) for parts in items]
-        self._least = CANDIDATE * np.array([len(r) for r in self.of])
+        self.of = _telling([np.unique(np.concatenate([_NONE, *(runs(p, size) for p in i)])) for i in items])
+        lengths = np.array([sum(map(len, parts)) + 2 * len(parts) for parts in items], np.int64)
+        self._reach = lengths * 5 // 4 + 2 * size
+        self._least = np.maximum(1, CANDIDATE * np.array([len(r) for r in self.of]))
         owners = np.repeat(np.arange(len(items)), [len(r) for r in self.of])
-        every = np.concatenate([np.zeros(0, np.uint64), *self.of])
+        every = np.concatenate([_NONE, *self.of])
         order = np.argsort(every, kind="stable")
         self._known, self._first, self._count = np.unique(every[order], return_index=True, return_counts=True)
         self._owners = owners[order]
@@ -193,28 +220,37 @@ class _Runs:
         slot = self._known >> np.uint64(64 - _FILTER_BITS)
         np.bitwise_or.at(self._filter, slot >> np.uint64(3), np.uint8(1) << (slot & np.uint64(7)).astype(np.uint8))
 
-    def candidates(self, codes: Codes) -> list[tuple[int, int, int]]:
-        """(item, start, end) of stretches that hold most of each item of which they hold enough."""
-        places, known = self._known_runs(codes)
+    def candidates(self, texts: Sequence[Codes]) -> list[tuple[int, int, int, int, float]]:
+        """(text, item, start, end, share of its runs) of stretches that hold most of each item they hold enough of."""
+        starts = np.cumsum([0, *(len(t) + 1 for t in texts)])
+        places, known = self._known_runs(np.concatenate([part for t in texts for part in (t, _BETWEEN)]))
         counts = self._count[known]
         owner = self._owners[np.repeat(self._first[known], counts) + _counted(counts)]
         run, place = np.repeat(known, counts), np.repeat(places, counts)
-        # A run of many items brings none of them up: "which of the following" asks for nothing in particular.
-        rare = np.zeros(len(self.of), bool)
-        rare[owner[np.repeat(counts, counts) <= _COMMON]] = True
-        total = np.bincount(owner, minlength=len(self.of))
-        chosen = np.flatnonzero(rare & (total >= np.maximum(1, self._least)))
-        by_item = np.argsort(owner, kind="stable")
-        starts = np.searchsorted(owner[by_item], chosen)
-        found = []
-        for item, at in zip(chosen.tolist(), starts.tolist(), strict=True):
-            mine = by_item[at : at + total[item]]
-            for count, start, end in self._densest(place[mine], run[mine], item):
-                if count >= self._least[item]:
-                    found.append((item, start, end + self.size))
-        return found
+        text = np.searchsorted(starts, place, "right") - 1
+        pairs, pair = np.unique(text * len(self.of) + owner, return_inverse=True)
+        by_pair = np.argsort(pair, kind="stable")
+        return list(self._stretches(pairs, pair[by_pair], place[by_pair], run[by_pair], starts))
 
-    def _known_runs(self, codes: Codes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _stretches(
+        self, pairs: Places, pair: Places, place: Places, run: Places, starts: Places
+    ) -> Iterator[tuple[int, int, int, int, float]]:
+        """Those of each pair of a text and an item. pair, place, run: of each run that stands; starts: of texts."""
+        items = pairs % max(1, len(self.of))
+        apart = int(starts[-1]) + int(self._reach.max(initial=0)) + 1
+        at = pair * apart + place
+        within = np.searchsorted(at, at + self._reach[items][pair], "right") - np.arange(len(at))
+        firsts = np.searchsorted(pair, np.arange(len(pairs) + 1))
+        most = np.maximum.reduceat(within, firsts[:-1]) if len(pairs) else within
+        for n in np.flatnonzero(most >= self._least[items]).tolist():
+            mine, text, item = slice(firsts[n], firsts[n + 1]), *divmod(int(pairs[n]), len(self.of))
+            if len(set(run[mine].tolist())) < self._least[item]:
+                continue
+            for count, start, end in self._densest(place[mine] - starts[text], run[mine], int(self._reach[item])):
+                if count >= self._least[item]:
+                    yield text, item, start, end + self.size, count / len(self.of[item])
+
+    def _known_runs(self, codes: Codes) -> tuple[Places, Places]:
         """Where a run of any item stands, and which."""
         hashes = runs(codes, self.size)
         if not len(self._known):
@@ -226,15 +262,12 @@ class _Runs:
         real = self._known[np.minimum(at, len(self._known) - 1)] == hashes[places]
         return places[real], at[real]
 
-    def _densest(self, places: NDArray[np.int64], found: NDArray[np.int64], item: int) -> list[tuple[int, int, int]]:
+    def _densest(self, places: Places, found: Places, reach: int) -> list[tuple[int, int, int]]:
         """Most different runs within a stretch of one and a quarter times the item: (how many, start, end).
 
         places: in rising order. A run that stands again within a stretch's length counts once: where it stood first,
         and in a second answer where it stood last, since a question may follow the law that it quotes.
         """
-        reach = self._lengths[item] * 5 // 4 + 2 * self.size
-        if (np.searchsorted(places, places + reach, "right") - np.arange(len(places))).max() < self._least[item]:
-            return []
         order = np.lexsort((places, found))
         near = (np.diff(found[order]) == 0) & (np.diff(places[order]) <= reach)
         stretches = set()
@@ -246,7 +279,15 @@ class _Runs:
         return sorted(stretches)
 
 
-def _counted(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def _telling(of: Sequence[Hashes]) -> list[Hashes]:
+    """The runs of each item without those of many: "which of the following" asks for nothing in particular."""
+    known, counts = np.unique(np.concatenate([_NONE, *of]), return_counts=True)
+    common = known[counts > _COMMON]
+    rare = [each[~np.isin(each, common)] for each in of]
+    return [some if len(some) else each for some, each in zip(rare, of, strict=True)]
+
+
+def _counted(counts: Places) -> Places:
     """0 … n - 1 for each n."""
     ends = np.cumsum(counts)
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - counts, counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import tee
 from pathlib import Path
 from typing import Any
 
@@ -228,10 +229,9 @@ def preprocess(context: Context) -> StepResult:
         train: list[Document] = []
         held: list[Document] = []
         with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            for document in read_documents(path):
-                advance(len(document.text.encode()))
-                parts = _cleaned(document, side, recipe, tally, leaks)
-                (held if held_out(document.id, recipe.data.held_out) else train).extend(parts)
+            for part in _without_leaks(_cleaned(path, side, recipe, tally, advance), leaks, tally):
+                whole = part.id.rpartition("#")[0]
+                (held if held_out(whole, recipe.data.held_out) else train).append(part)
         train, held = _without_duplicates(train, held, tally)
         _check_not_empty(side, train, held, tally)
         for split, documents in (("train", train), ("held", held)):
@@ -246,25 +246,32 @@ def preprocess(context: Context) -> StepResult:
     return StepResult(metrics)
 
 
-def _cleaned(document: Document, side: str, recipe: Recipe, tally: Tally, leaks: LeakIndex) -> list[Document]:
-    data, kept = recipe.data, []
-    script = data.script if side == "target" else None
-    for n, text in enumerate(split_long(clean_text(document.text), data.max_chars)):
-        reason = reason_to_drop(
-            text,
-            script=script,
-            min_script_share=data.min_script_share,
-            min_chars=data.min_chars,
-            max_chars=data.max_chars,
-        )
-        if reason is None and leaks.find(text):
-            reason = LEAKED
-        place = f"{document.id}#{n}"
-        if reason is None:
-            kept.append(Document(place, text, document.language, document.source, document.license))
+def _cleaned(path: Path, side: str, recipe: Recipe, tally: Tally, advance: Callable[[int], None]) -> Iterator[Document]:
+    data = recipe.data
+    for document in read_documents(path):
+        advance(len(document.text.encode()))
+        for n, text in enumerate(split_long(clean_text(document.text), data.max_chars)):
+            reason = reason_to_drop(
+                text,
+                script=data.script if side == "target" else None,
+                min_script_share=data.min_script_share,
+                min_chars=data.min_chars,
+                max_chars=data.max_chars,
+            )
+            place = f"{document.id}#{n}"
+            if reason is None:
+                yield Document(place, text, document.language, document.source, document.license)
+            else:
+                tally.drop(reason, place)
+
+
+def _without_leaks(documents: Iterable[Document], leaks: LeakIndex, tally: Tally) -> Iterator[Document]:
+    looked_at, kept = tee(documents)
+    for document, found in zip(kept, leaks.find_each(d.text for d in looked_at), strict=True):
+        if found:
+            tally.drop(LEAKED, document.id)
         else:
-            tally.drop(reason, place)
-    return kept
+            yield document
 
 
 def _without_duplicates(

@@ -94,7 +94,8 @@ def tuning_pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], dict[str, Any]]
     read = [(prompt(q), answer_text(q)) for q in training]
     read += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
     leaks = LeakIndex(evaluated_questions(recipe))
-    pairs = [pair for pair in read if not leaks.find("\n".join(pair))]
+    found = leaks.find_each(map("\n".join, read))
+    pairs = [pair for pair, held in zip(read, found, strict=True) if not held]
     if not pairs:
         raise DataError("instruct: no question or instruction is left to train on; lower instruct.test_share")
     dropped = dict(tally.dropped) | ({LEAKED: len(read) - len(pairs)} if len(pairs) < len(read) else {})
