@@ -31,6 +31,7 @@ SURFACE = {
     "report": "--json --out RUN",
     "chat": "--ask --json --max-tokens RUN",
     "bakeoff": "--json --seeds --start --steps --trained RUN",
+    "compare": "--json OTHER RUN",
     "measure": "--json --min-count --pieces --script BASE TEXT",
     "serve": "--json --key --port RUN",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",

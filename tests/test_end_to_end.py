@@ -65,6 +65,23 @@ def tied(vocabgraft: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_control_is_a_run_of_its_own_and_is_told_from_the_recipe(tied: Path, vocabgraft: Command) -> None:
+    control = tied.parent / "control"
+    said = vocabgraft("run", "tiny-cpu", "--set", "control=old-tokenizer", "--folder", control, "--until", "52-english")
+    assert said.returncode == 0, said.stderr
+    found = {key: Run.open(control).manifest(key) for key in ("13-expand-tokenizer", "31-stage1", "37-stage7")}
+    assert found["13-expand-tokenizer"].metrics["new_pieces"] == 0
+    assert found["31-stage1"].metrics["train"] == ["input.old", "output.old", "lora"]
+    assert found["31-stage1"].metrics["tokens"] == 6 * 1024
+    assert found["37-stage7"].metrics["train"] == []
+    said = vocabgraft("compare", tied, control, "--json")
+    assert said.returncode == 0, said.stderr
+    sides = json.loads(said.stdout)["sides"]
+    assert [s["asked"] for s in sides.values()] == [[10, 10, 10]] * 2
+    ours, theirs = (read_ledger(f).manifests["51-korean"]["metrics"]["bits_per_byte"] for f in (tied, control))
+    assert sides["target"]["bits"] == pytest.approx([ours["final"], theirs["final"]], abs=1e-5)
+
+
 class Recorded:
     """A recipe that writes down which of its values are read."""
 

@@ -101,6 +101,19 @@ def audit(
     raise typer.Exit(found.status == "fail")
 
 
+def compare(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="What it is compared with, such as its control.")],
+    as_json: Json = False,
+) -> None:
+    """Is a run better than its control, or than another run? The same questions and the same text, item by item."""
+    from vocabgraft.run import Run
+    from vocabgraft.steps.comparison import compare_runs
+
+    found = compare_runs(Run.open(run), Run.open(other))
+    answer(as_json, found.as_json(), found.text())
+
+
 def doctor(as_json: Json = False) -> None:
     """Examine this machine: packages, memory, disk, GPU, access. Exit code 1 when something is missing."""
     from dataclasses import asdict

@@ -17,11 +17,12 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from vocabgraft.errors import RecipeError
+from vocabgraft.recipe_controls import apply_control
 from vocabgraft.recipe_errors import explain
 from vocabgraft.recipe_sections import (
     BUDGETS,
@@ -48,17 +49,28 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     title: str
     budget: BudgetName = "demo"
+    control: Literal["old-tokenizer", "random-rows", "format-only"] | None = None
+    """What is taken out of the recipe, so that its worth can be told (`recipe_controls.py`)."""
     base: Base
     data: Data
     tokenizer: Tokenizer
     init: Init = Init()
     training: Training = Training()
     watch: Watch = Watch()
-    stage: tuple[Stage, ...] = Field(min_length=1, max_length=7)
+    stage: tuple[Stage, ...] = Field(max_length=7)
     lora: Lora = Lora()
     instruct: Instruct
     evaluate: Evaluate = Evaluate()
     deploy: Deploy
+
+    @model_validator(mode="after")
+    def _something_trains(self) -> Recipe:
+        if not self.stage and self.control != "format-only":
+            raise ValueError("stage: at least one; every recipe but the control 'format-only' trains something")
+        groups = {g for train in (*(s.train for s in self.stage), self.instruct.train) for g in train}
+        if not self.tokenizer.pieces and (new := sorted(g for g in groups if g.endswith(".new"))):
+            raise ValueError(f"tokenizer.pieces = 0 leaves no new row, but {', '.join(new)} would train")
+        return self
 
     @model_validator(mode="after")
     def _kiwi_reads_korean(self) -> Recipe:
@@ -138,6 +150,7 @@ def load_recipe(source: str, set_: Sequence[str] = (), budget: str | None = None
     chosen = str(raw.get("budget", "demo"))
     # An unknown budget is one problem, not one for every value that depends on it.
     raw = pick_budget(raw, chosen, BUDGETS, problems if chosen in BUDGETS else [])
+    apply_control(raw)
     return _validate(raw, source, problems)
 
 

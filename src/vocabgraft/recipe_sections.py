@@ -77,7 +77,8 @@ class Tokenizer(Section):
 
     method: Literal["continued-bpe", "sentencepiece"] = "continued-bpe"
     """continued-bpe: merges over the base's own segmentation. sentencepiece: a model of its own, then merged in."""
-    pieces: Positive
+    pieces: Annotated[int, Field(ge=0)]
+    """How many; 0: none, the base's own tokenizer stays."""
     min_count: Positive = 2
     """A merge must occur this often in the training text …"""
     per_million: Annotated[float, Field(ge=0)] = 0.0
@@ -259,6 +260,8 @@ class Instruct(Section):
 
     questions: tuple[str, ...] = ("samples:questions_ko",)
     instructions: tuple[str, ...] = ("samples:instructions_ko",)
+    answers: Literal["given", "by lot"] = "given"
+    """by lot: each question is taught with any of its options (a control: format without knowledge)."""
     test_share: Share = 0.5
     """Share of the questions, by hash, kept for evaluation only."""
     non_commercial: bool = False
@@ -276,7 +279,9 @@ class Evaluate(Section):
     target_questions: tuple[str, ...] = ("samples:questions_ko",)
     replay_questions: tuple[str, ...] = ("samples:questions_en",)
     window_bytes: Positive = 1024
-    """Bits per byte are measured in windows of this many bytes of text, for every tokenizer alike."""
+    """Bits per byte are measured in windows of this many bytes of text, for every tokenizer alike …"""
+    context_bytes: Annotated[int, Field(ge=0)] = 0
+    """… in 51 and 52 after at most so many bytes of the text before each, which are read and not scored."""
     probe_bytes: Positive = 16_384
     """Held-out bytes per side measured after every stage."""
     final_bytes: Positive = 65_536

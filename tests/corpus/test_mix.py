@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Rows, pack_documents, pack_examples, windows
+from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Rows, pack_documents, pack_examples, tail, windows
 from vocabgraft.errors import DataError
 
 BOS = 2
@@ -158,3 +158,16 @@ def test_windows_too_small_to_go_on_are_refused() -> None:
         next(windows(["😀😀"], 3, 100))
     with pytest.raises(DataError, match="take 2 or more"):
         pack_documents([[11, 12]], 1, BOS)
+
+
+@given(st.text(max_size=200), st.integers(0, 80))
+def test_a_tail_ends_the_text_and_is_no_longer_than_asked(text: str, size: int) -> None:
+    found = tail(text, size)
+    assert text.endswith(found)
+    assert len(found.encode()) <= size or found == text == ""
+
+
+def test_a_tail_begins_at_a_space_where_there_is_one() -> None:
+    assert tail("하나 둘 셋", 7) == " 셋"
+    assert tail("하나둘셋", 7) == "둘셋"
+    assert tail("짧다", 100) == "짧다"

@@ -108,6 +108,20 @@ def test_bits_equal_the_hand_computation_window_by_window(model: Any, tokenizer:
     assert found.per_byte == pytest.approx(sum(expected) / sum(len(t.encode()) for t in texts), rel=1e-5)
 
 
+def test_what_stands_before_a_window_is_read_and_not_scored(model: Any, tokenizer: Tokenizer, texts: list[str]) -> None:
+    before = ["", *texts[:-1]]
+    found = bits_per_byte(model, tokenizer, texts, bos=BOS, before=before, batch=3)
+    for bits, known, text in zip(found.bits, before, texts, strict=True):
+        with torch.no_grad():
+            read, scored = [BOS, *ids(tokenizer, known)], ids(tokenizer, text)
+            chances = model(input_ids=torch.tensor([[*read, *scored]])).logits[0].double().log_softmax(-1)
+        nats = sum(-float(chances[len(read) - 1 + n, i]) for n, i in enumerate(scored))
+        assert bits == pytest.approx(nats / math.log(2), rel=1e-5)
+    alone = bits_per_byte(model, tokenizer, texts, bos=BOS)
+    assert (found.bytes, found.tokens) == (alone.bytes, alone.tokens)
+    assert found.bits[0] == pytest.approx(alone.bits[0], rel=1e-6)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_bits_do_not_depend_on_the_batch_size(model: Any, tokenizer: Tokenizer, texts: list[str], batch: int) -> None:
     expected = bits_per_byte(model, tokenizer, texts, bos=BOS)

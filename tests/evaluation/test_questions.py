@@ -16,6 +16,7 @@ from vocabgraft.evaluation.questions import (
     LETTERS,
     Question,
     answer_text,
+    by_lot,
     data_path,
     prompt,
     read_instructions,
@@ -188,3 +189,11 @@ def test_the_answer_repeats_a_line_of_the_prompt(n: int, data: st.DataObject) ->
     question = Question("1", "?", tuple(f"보기 {i}" for i in range(n)), data.draw(st.integers(0, n - 1)))
     assert answer_text(question) in prompt(question).split("\n")
     assert answer_text(question)[0] == LETTERS[question.answer]
+
+
+def test_answers_by_lot_are_the_same_each_time_and_teach_nothing() -> None:
+    questions = [Question(str(n), f"Question {n}?", ("a", "b", "c", "d"), 0, "because") for n in range(400)]
+    drawn = [by_lot(q) for q in questions]
+    assert drawn == [by_lot(q) for q in questions]
+    assert {q.reason for q in drawn} == {""}
+    assert 0.15 < sum(q.answer == 0 for q in drawn) / 400 < 0.35

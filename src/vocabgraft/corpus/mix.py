@@ -166,3 +166,14 @@ def windows(texts: Iterable[str], size: int, limit: int) -> Iterator[str]:
             total += end - start
             yield raw[start:end].decode()
             start = end
+
+
+def tail(text: str, size: int) -> str:
+    """At most the last `size` UTF-8 bytes of a text, from a space on where there is one."""
+    raw = text.encode()
+    if len(raw) <= size:
+        return text
+    start = len(raw) - size
+    space = raw.find(b" ", start)
+    kept = raw[space if space > 0 else start :]
+    return kept.decode(errors="ignore")  # a character that begins before the cut

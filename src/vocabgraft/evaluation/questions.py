@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -111,6 +112,12 @@ def answer_text(question: Question) -> str:
     """The answer a model is tuned to give."""
     right = f"{LETTERS[question.answer]}. {question.options[question.answer]}"
     return f"{right}\n{question.reason}".rstrip()
+
+
+def by_lot(question: Question) -> Question:
+    """The question with any of its options as the answer, fixed by a hash of its text, and no reason given."""
+    drawn = int.from_bytes(hashlib.sha256(question.question.encode()).digest()[:8], "big") % len(question.options)
+    return replace(question, answer=drawn, reason="")
 
 
 def _rows(sources: Sequence[str], tally: Tally) -> Iterator[tuple[dict[str, object], str]]:

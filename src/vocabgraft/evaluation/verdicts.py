@@ -55,16 +55,19 @@ class Comparison:
     sentence: str
 
 
-def compare(pairs: Sequence[Paired], *, margin: float | None = None) -> list[Comparison]:
+def compare(
+    pairs: Sequence[Paired], *, margin: float | None = None, beside: str = "the base model"
+) -> list[Comparison]:
     """Every set's figures and sentence, p-values adjusted over all of them by Holm's method.
 
     margin: how much accuracy may be lost and still count as kept (a share); None where no retention is claimed.
+    beside: what `before` are the answers of, in words.
     """
     adjusted = holm([paired_p(p.before, p.after, p.clusters) for p in pairs])
-    return [_comparison(pair, p, len(pairs), margin) for pair, p in zip(pairs, adjusted, strict=True)]
+    return [_comparison(pair, p, len(pairs), margin, beside) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
-def _comparison(pair: Paired, p: float, tests: int, margin: float | None) -> Comparison:
+def _comparison(pair: Paired, p: float, tests: int, margin: float | None, beside: str) -> Comparison:
     n, right = len(pair.after), sum(pair.after)
     flips = sum(a != b for a, b in zip(pair.before, pair.after, strict=True)) / n
     after = interval(pair.after, pair.clusters)
@@ -73,7 +76,7 @@ def _comparison(pair: Paired, p: float, tests: int, margin: float | None) -> Com
     at_chance = binomial_two_sided(right, n, pair.chance) > 0.05 or after.low <= pair.chance <= after.high
     retention = "" if margin is None else _retention(difference, margin)
     smallest = detectable(n, max(flips, _USUAL_FLIPS))
-    change = _change(difference, _test(p, tests, pair.clusters), p, smallest)
+    change = _change(difference, _test(p, tests, pair.clusters), p, smallest, beside)
     sentence = f"{_level(right, n, pair.chance, at_chance)}; {change}"
     if margin is not None:
         sentence += f"; {_kept(retention, difference, margin)}"
@@ -101,14 +104,12 @@ def _test(p: float, tests: int, clusters: Sequence[Hashable] | None) -> str:
     return f"{name} {found}" + (f", Holm over {tests} sets" if tests > 1 else "")
 
 
-def _change(difference: Difference, test: str, p: float, smallest: float) -> str:
+def _change(difference: Difference, test: str, p: float, smallest: float, beside: str) -> str:
     if p > 0.05:
-        return (
-            f"no difference from the base model could be shown ({test}; so many items show {100 * smallest:.1f} points)"
-        )
+        return f"no difference from {beside} could be shown ({test}; so many items show {100 * smallest:.1f} points)"
     word = "better" if difference.difference > 0 else "worse"
     points = f"{100 * abs(difference.difference):.1f} points"
-    return f"{word} than the base model by {points} ({_bounds(difference)}; {test})"
+    return f"{word} than {beside} by {points} ({_bounds(difference)}; {test})"
 
 
 def _retention(difference: Difference, margin: float) -> str:

@@ -20,7 +20,7 @@ from vocabgraft.corpus.document import (
     read_source,
     write_documents,
 )
-from vocabgraft.corpus.mix import windows
+from vocabgraft.corpus.mix import tail, windows
 from vocabgraft.corpus.source import locate
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
@@ -315,15 +315,22 @@ def shuffled_texts(context: Context, side: str, seed: int) -> list[str]:
 
 def probe_windows(context: Context, side: str, limit: int) -> list[str]:
     """Held-out windows for bits per byte: the first few of each document, documents in hash order."""
+    return [window for _, window in probe_pairs(context, side, limit, 0)]
+
+
+def probe_pairs(context: Context, side: str, limit: int, before: int) -> list[tuple[str, str]]:
+    """The same windows, each with at most so many bytes of its document that stand before it: (before, window)."""
     size = context.recipe.evaluate.window_bytes
     documents = list(read_documents(context.run.path("04-preprocess", f"{side}.held.jsonl")))
     documents.sort(key=lambda d: hashlib.sha256(d.id.encode()).digest())
-    chosen: list[str] = []
+    chosen: list[tuple[str, str]] = []
     total = 0
     for document in documents:
+        read = ""
         for window in windows([document.text], size, _PROBE_WINDOWS * size):
             total += len(window.encode())
             if total > limit and chosen:
                 return chosen
-            chosen.append(window)
+            chosen.append((tail(read, before), window))
+            read += window
     return chosen

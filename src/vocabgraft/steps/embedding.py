@@ -69,6 +69,9 @@ def initialise_rows(context: Context) -> StepResult:
     before = graft.hashes()
     bits: dict[str, dict[str, float]] = {"target": {}, "replay": {}}
     _measure(context, graft.model, context.base_folder(), bits, "base")
+    if not len(graft.rows.ids):
+        save_graft(graft, context.out, None, groups)
+        return StepResult({"train": [], "bits_per_byte": bits})
     english = old_text(context, graft)
     origins, alignment = start(context, graft, recipe.init, recipe.training.seed)
     proof = prove_frozen(before, graft.hashes(), groups, free=graft.rows.values_of(groups))

@@ -14,8 +14,9 @@ from vocabgraft.errors import DataError
 from vocabgraft.evaluation.questions import LETTERS, Question, clusters_of
 from vocabgraft.evaluation.statistics import paired_change
 from vocabgraft.evaluation.verdicts import Comparison, Paired, compare
+from vocabgraft.recipe import digest
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.data import SIDES, probe_windows
+from vocabgraft.steps.data import SIDES, probe_pairs
 from vocabgraft.steps.instruct import final_model
 from vocabgraft.steps.questions import LEAKED, sampled, unseen_questions
 from vocabgraft.steps.tokenizer import bos_of
@@ -51,11 +52,14 @@ class Scores:
 def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult:
     evaluate, tally = context.recipe.evaluate, Tally()
     questions = sampled(unseen_questions(context.recipe, sources, tally), evaluate.max_questions)
-    texts = probe_windows(context, side, evaluate.final_bytes)
+    texts = probe_pairs(context, side, evaluate.final_bytes, evaluate.context_bytes)
     folders = {"base": context.base_folder(), "final": final_model(context)}
     scores = {name: _score(context, side, folder, questions, texts, name) for name, folder in folders.items()}
     items = {n: [vars(a) for a in s.answers] for n, s in scores.items()}
-    write_json(context.out / "items.json", items)
+    asked = [{"id": q.id, "set": q.set, "cluster": q.cluster, "options": len(q.options)} for q in questions]
+    write_json(context.out / "items.json", {"questions": asked, **items})
+    windows = {n: list(s.bits.bits) for n, s in scores.items()}
+    write_json(context.out / "windows.json", {"sha256": digest(texts), "bytes": scores["base"].bits.bytes, **windows})
     if evaluate.written:
         write_json(context.out / "written.json", {n: [vars(w) for w in s.written] for n, s in scores.items()})
     pool, sets = compared(questions, scores, evaluate.margin / 100 if side == "replay" else None)
@@ -135,7 +139,10 @@ def _told(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _score(context: Context, side: str, folder: Path, questions: list[Question], texts: list[str], name: str) -> Scores:
+def _score(
+    context: Context, side: str, folder: Path, questions: list[Question], texts: list[tuple[str, str]], name: str
+) -> Scores:
+    """texts: what stands before each window, and the window."""
     from vocabgraft.evaluation.bits import bits_per_byte
     from vocabgraft.evaluation.choices import answer_questions, robustness
     from vocabgraft.evaluation.written import rates, write_answers
@@ -161,7 +168,8 @@ def _score(context: Context, side: str, folder: Path, questions: list[Question],
             model, tokenizer, chat, chosen, bos=bos, script=script, most=evaluate.answer_tokens, on_question=advance
         )
     with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:
-        bits = bits_per_byte(model, tokenizer, texts, bos=bos_id, on_window=advance)
+        before, windows = zip(*texts, strict=True)
+        bits = bits_per_byte(model, tokenizer, windows, bos=bos_id, before=before, on_window=advance)
     return Scores(answers, robustness(questions, answers), written, rates(written), bits)
 
 

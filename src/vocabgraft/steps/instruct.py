@@ -10,6 +10,7 @@ from vocabgraft.errors import DataError
 from vocabgraft.evaluation.leaks import LeakIndex
 from vocabgraft.evaluation.questions import (
     answer_text,
+    by_lot,
     prompt,
     read_instructions,
     read_questions,
@@ -91,6 +92,8 @@ def tuning_pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], dict[str, Any]]
     """What is asked and answered in tuning, none of it a question that an evaluation asks; and what was dropped."""
     spec, tally = recipe.instruct, Tally()
     training, test = split_questions(read_questions(spec.questions, tally), spec.test_share)
+    if spec.answers == "by lot":
+        training = [by_lot(q) for q in training]
     read = [(prompt(q), answer_text(q)) for q in training]
     read += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
     leaks = LeakIndex(evaluated_questions(recipe))

@@ -32,11 +32,13 @@ class RowMeter:
 
     @torch.no_grad()
     def read(self, seen: np.ndarray) -> dict[str, Any]:
-        """Figures for a manifest. seen: what `sightings` found.
+        """Figures for a manifest, none where no row is new. seen: what `sightings` found.
 
         stuck: share of numbers that moved in float32 and not in the live type. norms: least, median and most, as a
         share of the old rows' median. moved: median distance of a row from where it began, as a share of its norm.
         """
+        if not len(seen):
+            return {}
         routes = {}
         for route in self._rows.routes("new"):
             now, before = self._rows.new[route].detach(), self._before[route]
