@@ -33,6 +33,7 @@ SURFACE = {
     "bakeoff": "--json --seeds --start --steps --trained RUN",
     "measure": "--json --min-count --pieces --script BASE TEXT",
     "serve": "--json --key --port RUN",
+    "merge": "--json ADAPTER BASE OUT",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",
     "doctor": "--json",
 }
