@@ -179,6 +179,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a stale tokenizer.model": (stale_model_file, "one file is stale"),
     "a tokenizer of another base": (other_tokenizer, "not the tokenizer of base: 2 of the base's tokens"),
+    "a new piece that ends answers": (
+        lambda p: (p / "base/generation_config.json").write_text(
+            json.dumps({"eos_token_id": [1, json.loads((p / "adapter/adapter.json").read_text())["ids"][3]]})
+        ),
+        "which is a new piece",
+    ),
     "more tokens than rows": (more_tokens, "tokens for matrices of"),
     "no tokenizer": (lambda p: (p / "adapter/tokenizer.json").unlink(), "tokenizer.json: missing"),
     "a result that exists": (lambda p: (p / "out").write_text("precious"), "out exists already"),

@@ -12,6 +12,7 @@ Base and adapter give the merged model, bit for bit: live with `load_adapter`, a
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def write_adapter(
     with whole_folder(out) as folder:
         for name, source in carried_files(base, tokenizer).items():
             (folder / name).parent.mkdir(exist_ok=True)
-            carry(source, folder / name)
+            # A base may be a cache of symbolic links that is not ours to share: its files are copied.
+            (carry if source.is_relative_to(tokenizer) else shutil.copyfile)(source.resolve(), folder / name)
         precision = dtype_of(plan.stored[plan.embedding], plan.embedding)
         write(folder / NEW, {n: learnt.get(n).to(precision) for n in learnt.places if n.endswith(".new")})
         moved = _moved_old_rows(plan, learnt)
