@@ -39,10 +39,12 @@ def ship_adapter(context: Context) -> int:
 
 
 def write_papers(context: Context, metrics: dict[str, Any]) -> None:
-    """Write NOTICE and card into the folders that ship; the card tells the step's own figures and files too."""
+    """Write NOTICE, with the base's own, and card into the folders that ship; the card tells this step's figures."""
     ledger = read_ledger(context.run.folder)
+    theirs = context.base_folder() / "NOTICE"
+    kept = f"\nThe base model's own notice:\n\n{theirs.read_text('utf-8')}" if theirs.is_file() else ""
     for folder in FOLDERS:
-        write_text(context.out / folder / "NOTICE", notice(ledger))
+        write_text(context.out / folder / "NOTICE", notice(ledger) + kept)
     shipped = {"metrics": metrics, "outputs": describe_outputs(context.out)}
     card = model_card(replace(ledger, manifests=ledger.manifests | {context.key: shipped}))
     for folder in FOLDERS:
