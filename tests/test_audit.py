@@ -616,7 +616,7 @@ def unnamed_cut(bench):
 HEAD = {"base_model.model.lm_head.lora_B.weight": np.ones((40_960, 2), np.float32)}
 ROWS = {"base_model.model.model.embed_tokens.weight": np.ones((40_960, 2), np.float32)}
 PACKED = {"quant_method": "compressed-tensors", "ignore": ["lm_head", "re:model.vision_tower.*"]}
-MEDGEMMA = "base_model: google/medgemma-1.5-4b-it"
+MEDGEMMA = "---\nbase_model: google/medgemma-1.5-4b-it\n---\n"
 STRIPS = "{{ m['content'].split('<unused95>')[-1] }}"
 
 SYMPTOMS = [
@@ -708,3 +708,16 @@ def test_files_of_another_form_are_findings_or_one_sentence(folder, name, conten
         audit_folder(folder)
     except TokenizerError as e:
         assert "another form" in str(e)  # noqa: PT017
+
+
+def test_a_model_that_only_speaks_of_medgemma_is_not_one(bench):
+    bench.file("README.md", "---\nbase_model: google/gemma-3-270m\n---\nThe small sibling of MedGemma.")
+    assert "thinking marks" not in {f.name for f in audit_folder(bench.spm).findings}
+
+
+def test_an_image_token_behind_the_pieces_of_a_gguf_file_is_not_missed(bench):
+    folder = bench.gguf(bench.spm)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken("<image_soft_token>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert status(folder, "GGUF files") == "ok"

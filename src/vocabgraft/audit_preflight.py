@@ -91,8 +91,8 @@ def thinking(folder: Folder) -> Finding | None:
     if any(folder.tokenizer.token_to_id(t) is None for t in _THINKING):
         return None
     modelfile, template = _text(folder.path / "Modelfile"), template_of(folder)
-    papers = "".join(_text(folder.path / n)[:20_000] for n in ("README.md", "NOTICE"))
-    told = papers + str(folder.config.get("_name_or_path", ""))
+    metadata = _text(folder.path / "README.md").removeprefix("---").partition("\n---")[0]
+    told = metadata + _text(folder.path / "NOTICE") + str(folder.config.get("_name_or_path", ""))
     if not (_THINKING[0] in template or _MEDGEMMA.search(told)):
         return None
     handled = [n for n, text in (("chat template", template), ("Modelfile", modelfile)) if _THINKING[1] in text]
@@ -152,8 +152,10 @@ def _wrong_in(path: Path, folder: Folder) -> Iterator[str]:
     holes = [i for i, p in enumerate(pieces) if p.startswith("[PAD") and here.get(i, p) != p]
     if holes:
         yield f"{len(holes):,} pieces are holes, e.g. {holes[0]}: {pieces[holes[0]]!r}, not {here[holes[0]]!r}"
-    if len(pieces) <= max((i for i in here if i < (folder.rows or 0)), default=-1):
-        yield f"{len(pieces):,} pieces, tokenizer.json has {folder.tokens:,}"
+    added = folder.tokenizer.get_added_tokens_decoder()
+    beyond = [i for i in here if i >= len(pieces) and i not in added]
+    if beyond:
+        yield f"{len(beyond):,} pieces of tokenizer.json are missing, e.g. {here[beyond[0]]!r}"
 
 
 def words_as_added_tokens(folder: Folder) -> Finding | None:

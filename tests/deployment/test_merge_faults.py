@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from vocabgraft import cli
 from vocabgraft.deployment.adapter import write_adapter
 from vocabgraft.embedding.rows import Rows
+from vocabgraft.models.headers import fingerprint
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
 from vocabgraft.training.graft import Graft, save_graft
@@ -108,6 +109,19 @@ def more_tokens(place: Path) -> None:
     change_json(place / "adapter" / "tokenizer.json", lambda raw: raw["added_tokens"].append(added))
 
 
+def untied(place: Path) -> None:
+    """The base gets a head of its own, and the adapter is told that it is the one it was made for."""
+    shard = place / "base/model-1.safetensors"
+    rewrite(shard, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] + 1}))
+
+    def point(index: dict) -> None:
+        index["weight_map"]["lm_head.weight"] = shard.name
+
+    change_json(place / "base/model.safetensors.index.json", point)
+    change_json(place / "base/config.json", lambda c: c.update(tie_word_embeddings=False))
+    change_json(place / "adapter/adapter.json", lambda a: a.update(fingerprint=fingerprint(place / "base")))
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing shard": (lambda p: (p / "base/model-2.safetensors").unlink(), "model-2.safetensors: missing"),
     "shard cut short": (lambda p: cut(p / "base/model-1.safetensors"), "model-1.safetensors: cut short"),
@@ -148,6 +162,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "a new row for id 99999",
     ),
     "rows cut short": (lambda p: cut(p / "adapter/new_rows.safetensors"), "new_rows.safetensors: cut short"),
+    "rows of a tied base for an untied one": (untied, "no output.new, but base has a head of its own"),
     "fewer rows than ids": (
         lambda p: rewrite(p / "adapter/new_rows.safetensors", lambda t: t.update({"input.new": t["input.new"][1:]})),
         "this is another base",

@@ -112,6 +112,8 @@ def plan_merge(base: Path, learnt: Learnt) -> Plan:
     tied = head == embedding
     if tied:
         stored = {n: p for n, p in stored.items() if not n.endswith("lm_head.weight")}  # a copy that nobody reads
+    elif "output.new" not in learnt:
+        raise ModelError(f"{learnt.folder}: no output.new, but {base} has a head of its own; this is another base")
     places = dict(stored)
     if tied and "output.new" in learnt:
         head = _head_name(embedding)
@@ -140,8 +142,9 @@ def export_folder(
 ) -> dict[str, int]:
     """Write `out`: the base with everything learnt in `state`, and the tokenizer's files (None: without any).
 
-    Memory: the largest matrix, three times at most. New rows that are untied over a tied base make an untied folder:
-    a head is added to the shard of the embedding. Returns how many tensors were changed or added and how many kept.
+    Memory: a few times the largest matrix, however large the model. New rows that are untied over a tied base make an
+    untied folder: a head is added to the shard of the embedding. Returns how many tensors were changed or added and
+    how many kept.
     Nothing is under `out` unless all is: raises ModelError, TokenizerError, or MachineError when it cannot be written.
     """
     learnt = Learnt(state, ids, scale=scale, size=size)

@@ -62,7 +62,7 @@ def _shards(folder: Path) -> set[str]:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over names, types, shapes and samples of all tensors: the same for the same weights, however sharded.
 
-    Every tensor is sampled, so another training of the same model has another fingerprint; 27 GB are read in seconds.
+    Every tensor is sampled, so another training of the same model has another fingerprint; 16 KB of each are read.
     """
     whole = hashlib.sha256()
     for name, place in sorted(whole_weights(folder).items()):

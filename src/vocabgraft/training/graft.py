@@ -148,6 +148,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
+    temporary.chmod(0o644)  # the library leaves it to its owner alone, and some of these files ship
     with temporary.open("rb") as f:
         os.fsync(f.fileno())
     temporary.replace(path)
