@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.mix import Mixture, pack_documents
+from vocabgraft.deployment.merge import export_folder
 from vocabgraft.evaluation.bits import Bits, bits_per_byte
 from vocabgraft.evaluation.statistics import paired_change
 from vocabgraft.machine import detect
@@ -32,7 +33,7 @@ from vocabgraft.steps.data import probe_windows, shuffled_texts
 from vocabgraft.steps.packing import rows_per_step
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import changed_ids, encode, load_tokenizer
-from vocabgraft.training.graft import AdapterSpec, export_folder, open_graft, save_graft, tensor_ids
+from vocabgraft.training.graft import AdapterSpec, open_graft, save_graft, tensor_ids
 from vocabgraft.training.loop import Schedule, train
 
 DATA = Path("../shared/data")

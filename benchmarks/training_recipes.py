@@ -28,6 +28,7 @@ from law import DATA, control
 
 from vocabgraft.corpus.document import Tally, read_source
 from vocabgraft.corpus.mix import windows
+from vocabgraft.deployment.merge import export_folder
 from vocabgraft.evaluation.bits import Bits, bits_per_byte
 from vocabgraft.evaluation.statistics import mean_of_runs, paired_change
 from vocabgraft.machine import detect
@@ -39,7 +40,7 @@ from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.embedding import adapter_spec
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
-from vocabgraft.training.graft import export_folder, tensor_ids
+from vocabgraft.training.graft import tensor_ids
 
 RECIPE, LAST = "korean-gemma-270m", "37-stage7"
 WAYS = {"eeve7": ["preset=eeve7"], "lean": ["preset=lean", "init.row_untied=true"]}

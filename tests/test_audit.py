@@ -111,7 +111,7 @@ def test_an_audit_is_plain_json(good, grafted):
 def test_a_tokenizer_alone_is_enough(good, tmp_path):
     shutil.copyfile(good / "tokenizer.json", tmp_path / "tokenizer.json")
     audit = audit_folder(tmp_path)
-    assert [f.name for f in audit.findings] == ["duplicate pieces", "chat template"]
+    assert [f.name for f in audit.findings] == ["duplicate pieces", "chat template", "tokenizer.model"]
     assert audit.figures["rows"] is None
 
 
@@ -523,3 +523,201 @@ def test_boundaries_of_byte_level_and_byte_fallback_count_bytes(spelt, good):
         found = boundaries(load_tokenizer(folder), text)
         assert found[-1] == len(text.encode())
         assert found == sorted(set(found))
+
+
+# -- what people meet when they serve an expanded model: one row a symptom, wrong and right ----------------------------
+
+
+class Bench:
+    """Folders to damage: `spm` a grafted Gemma style model, `bpe` a byte-level one; fresh for each test."""
+
+    def __init__(self, place, good, grafted, spelt):
+        self.place, self.good, self.spelt = place, good, spelt
+        self.spm = Path(shutil.copytree(grafted, place / "spm"))
+
+    def bpe(self, text):
+        """A byte-level expansion by one piece, made letter by letter."""
+        letters = letters_of(text)
+        merges = [("".join(letters[:i]), letters[i]) for i in range(1, len(letters))]
+        known = load_tokenizer(self.spelt).get_vocab()
+        return append(self.spelt, self.place / "bpe", [m for m in merges if "".join(m) not in known])
+
+    def config(self, **settings):
+        change_json(self.spm / "config.json", lambda c: c.update(settings))
+        return self.spm
+
+    def adapter(self, *, rows=40_960, tensors=None, **settings):
+        base, folder = self.place / "base", self.place / "adapter"
+        base.mkdir()
+        folder.mkdir()
+        (base / "config.json").write_text(json.dumps({"vocab_size": rows}), "utf-8")
+        named = {"base_model_name_or_path": str(base), "target_modules": ["q_proj", "v_proj"]}
+        (folder / "adapter_config.json").write_text(json.dumps(named | settings), "utf-8")
+        inside = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": np.ones((2, 4), np.float32)}
+        save_file(inside | (tensors or {}), str(folder / "adapter_model.safetensors"))
+        return folder
+
+    def file(self, name, text):
+        (self.spm / name).write_text(text, "utf-8")
+        return self.spm
+
+    def gguf(self, folder, *, kind=None, hole=None):
+        """A GGUF file of the folder's tokenizer; `kind` and `hole` write what a wrong converter wrote."""
+        from vocabgraft.deployment import gguf_tokenizer
+        from vocabgraft.models.gguf_file import gguf_package, open_gguf
+
+        gguf_tokenizer.write_folder_tokenizer(folder, self.place / "right.gguf")
+        read = open_gguf(self.place / "right.gguf").fields
+        writer = gguf_package().GGUFWriter(str(folder / "model.gguf"), "llama")
+        writer.add_tokenizer_model(kind or read["tokenizer.ggml.model"].contents())
+        pieces = read["tokenizer.ggml.tokens"].contents()
+        writer.add_token_list([f"[PAD{i}]" if i == hole else p for i, p in enumerate(pieces)])
+        writer.add_layer_norm_rms_eps(1e-6)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        return folder
+
+
+def only_in_json(bench):
+    def add(raw):
+        vocabulary = raw["model"]["vocab"]
+        vocabulary["고혈"] = len(vocabulary)
+        raw["model"]["merges"].append(["고", "혈"])
+
+    change_json(bench.spm / "tokenizer.json", add)
+    return bench.spm
+
+
+def without_model_file(bench):
+    (bench.spm / "tokenizer.model").unlink()
+    return bench.spm
+
+
+def added_words(bench):
+    tokenizer = Tokenizer.from_file(str(bench.spm / "tokenizer.json"))
+    tokenizer.add_tokens(["고혈압약", "당뇨병약"])
+    tokenizer.save(str(bench.spm / "tokenizer.json"))
+    return bench.spm
+
+
+def unnamed_cut(bench):
+    folder = bench.bpe("혈")
+    cut = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("q", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.pre_tokenizer = cut
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+HEAD = {"base_model.model.lm_head.lora_B.weight": np.ones((40_960, 2), np.float32)}
+ROWS = {"base_model.model.model.embed_tokens.weight": np.ones((40_960, 2), np.float32)}
+PACKED = {"quant_method": "compressed-tensors", "ignore": ["lm_head", "re:model.vision_tower.*"]}
+MEDGEMMA = "---\nbase_model: google/medgemma-1.5-4b-it\n---\n"
+STRIPS = "{{ m['content'].split('<unused95>')[-1] }}"
+
+SYMPTOMS = [
+    # symptom, finding, what is wrong, what is right, with its base
+    ("GGUF of [PAD262145]", "tokenizer.model = tokenizer.json", only_in_json, lambda b: b.spm, False),
+    ("GGUF of [PAD262145], the file", "GGUF files", lambda b: b.gguf(b.spm, hole=700), lambda b: b.gguf(b.spm), False),
+    ("no tokenizer.model", "tokenizer.model", without_model_file, lambda b: b.spm, False),
+    ("pre-tokenizer not recognized", "way to cut words", unnamed_cut, lambda b: b.bpe("혈"), False),
+    ("pre-tokenizer not recognized, by its hash", "llama.cpp's converter", lambda b: b.bpe("ещ"),
+     lambda b: b.bpe("혈"), True),
+    ("vocab size mismatch", "one number of rows",
+     lambda b: b.config(vocab_size=9, text_config={"vocab_size": 10}), lambda b: b.spm, False),
+    ("tensor has wrong shape", "rows for tokens", lambda b: b.config(vocab_size=9), lambda b: b.spm, False),
+    ("LoRA, vocab size must be", "PEFT adapter", lambda b: b.adapter(rows=262_208), lambda b: b.adapter(), False),
+    ("modules_to_save", "PEFT adapter", lambda b: b.adapter(modules_to_save=["embed_tokens", "lm_head"]),
+     lambda b: b.adapter(modules_to_save=None), False),
+    ("trainable_tokens_delta", "PEFT adapter", lambda b: b.adapter(trainable_token_indices=[7]),
+     lambda b: b.adapter(trainable_token_indices=None), False),
+    ("expected target modules", "PEFT adapter", lambda b: b.adapter(tensors=HEAD), lambda b: b.adapter(), False),
+    ("size mismatch on load", "base of the adapter", lambda b: b.adapter(rows=32_000, tensors=ROWS),
+     lambda b: b.adapter(rows=40_960, tensors=ROWS), False),
+    ("garbage in float16", "precision", lambda b: b.config(torch_dtype="float16"),
+     lambda b: b.config(torch_dtype="bfloat16"), False),
+    ("garbage from AWQ", "precision", lambda b: b.config(quantization_config={"quant_method": "awq"}),
+     lambda b: b.config(quantization_config=PACKED), False),
+    ("a quantised vision tower", "precision",
+     lambda b: b.config(vision_config={}, quantization_config={"quant_method": "compressed-tensors"}),
+     lambda b: b.config(vision_config={}, quantization_config=PACKED), False),
+    ("<unused94>thought is shown", "thinking marks", lambda b: b.file("README.md", MEDGEMMA),
+     lambda b: (b.file("README.md", MEDGEMMA), b.file("chat_template.jinja", STRIPS))[1], False),
+    ("<unused94>thought is shown by Ollama", "thinking marks",
+     lambda b: (b.file("chat_template.jinja", f"<unused94>{STRIPS}"), b.file("Modelfile", "TEMPLATE x"))[1],
+     lambda b: (b.file("chat_template.jinja", f"<unused94>{STRIPS}"), b.file("Modelfile", STRIPS))[1], False),
+    ("layer_norm_rms_epsilon not found", "Modelfile", lambda b: b.file("Modelfile", "FROM ."),
+     lambda b: b.gguf(b.file("Modelfile", "FROM ./model.gguf")), False),
+    ("Korean cut wrongly in GGUF", "GGUF files", lambda b: b.gguf(b.bpe("혈"), kind="llama"),
+     lambda b: b.gguf(b.bpe("혈")), False),
+    ("dangling ▁", "words as added tokens", added_words, lambda b: b.spm, False),
+]  # fmt: skip
+
+
+@pytest.fixture
+def bench(tmp_path, good, grafted, spelt):
+    return Bench(tmp_path, good, grafted, spelt)
+
+
+def stands(bench, make, name, *, pair):
+    folder = make(bench)
+    audit = audit_pair(bench.spelt, folder, ["혈압"]) if pair else audit_folder(folder)
+    return {f.name: f.status for f in audit.findings}.get(name, "ok")
+
+
+@pytest.mark.parametrize(("symptom", "name", "wrong", "right", "pair"), SYMPTOMS, ids=[s[0] for s in SYMPTOMS])
+def test_what_will_fail_when_it_is_served_is_told_before(bench, symptom, name, wrong, right, pair):
+    assert stands(bench, wrong, name, pair=pair) in ("warn", "fail")
+
+
+@pytest.mark.parametrize(("symptom", "name", "wrong", "right", "pair"), SYMPTOMS, ids=[s[0] for s in SYMPTOMS])
+def test_what_is_done_right_is_not_complained_of(bench, symptom, name, wrong, right, pair):
+    assert stands(bench, right, name, pair=pair) == "ok"
+
+
+def test_an_adapter_is_held_against_the_base_it_is_given_with(good, grafted, tmp_path):
+    adapter = Path(
+        shutil.copytree(grafted, tmp_path / "adapter", ignore=shutil.ignore_patterns("model.safe*", "config*"))
+    )
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
+    assert finding(audit_pair(good, adapter), "base of the adapter").status == "ok"
+    only_in_json(type("Bench", (), {"spm": adapter}))
+    found = finding(audit_pair(good, adapter), "base of the adapter")
+    assert found.status == "fail"
+    assert "its tokenizer" in found.found
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"vocab_size": "many"}),
+        ("config.json", {"vocab_size": [1]}),
+        ("config.json", {"text_config": 3, "quantization_config": 4}),
+        ("tokenizer_config.json", {"added_tokens_decoder": ["<pad>"]}),
+        ("added_tokens.json", {"<pad>": "first"}),
+        ("adapter_config.json", {"target_modules": 3}),
+    ],
+)
+def test_files_of_another_form_are_findings_or_one_sentence(folder, name, content):
+    (folder / name).write_text(json.dumps(content), "utf-8")
+    try:
+        audit_folder(folder)
+    except TokenizerError as e:
+        assert "another form" in str(e)  # noqa: PT017
+
+
+def test_a_model_that_only_speaks_of_medgemma_is_not_one(bench):
+    bench.file("README.md", "---\nbase_model: google/gemma-3-270m\n---\nThe small sibling of MedGemma.")
+    assert "thinking marks" not in {f.name for f in audit_folder(bench.spm).findings}
+
+
+def test_an_image_token_behind_the_pieces_of_a_gguf_file_is_not_missed(bench):
+    folder = bench.gguf(bench.spm)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken("<image_soft_token>", special=True)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    assert status(folder, "GGUF files") == "ok"

@@ -34,6 +34,7 @@ SURFACE = {
     "compare": "--json OTHER RUN",
     "measure": "--json --min-count --pieces --script BASE TEXT",
     "serve": "--json --key --port RUN",
+    "merge": "--json ADAPTER BASE OUT",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",
     "doctor": "--json",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from vocabgraft.audit_files import CHECKS, Folder, figures_of, template_of
+from vocabgraft.audit_preflight import ADAPTER_CHECKS, PREFLIGHT, adapter_fits
 from vocabgraft.corpus.source import locate
+from vocabgraft.errors import TokenizerError
 from vocabgraft.finding import Finding
 from vocabgraft.tokenizer import compare
 from vocabgraft.tokenizer.measure import changed_ids, fertility
@@ -26,6 +28,8 @@ from vocabgraft.tokenizer.measure import changed_ids, fertility
 _EXTRA_TEXTS = ("혈압이 높은 환자 3명 😀🫀", "def f(x):\n    return x + 1  # 두 칸", "e-mail: a@b.kr, 37.5 °C 👩‍⚕️")
 _SOURCES = ("argparse.py", "csv.py", "json/decoder.py", "textwrap.py", "statistics.py")
 _SAMPLES = 10
+# What is not English in the text that llama.cpp's convert_hf_to_gguf.py tokenises and hashes (get_vocab_base_pre).
+_HASHED = (" កាន់តែពិសេសអាច😁", " ?我想在apple工作1314151天～", " нещо на Български", " 33333333 3.3 3..3 3...3")
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ class Pair:
 
 
 def audit_folder(folder: Path) -> Audit:
-    """Check one folder. Raises TokenizerError when it has no readable tokenizer.json."""
-    return _audit(Folder(folder, _sample_texts()))
+    """Check one folder. Raises TokenizerError when it has no readable tokenizer.json; an adapter of PEFT needs none."""
+    alone = (folder / "adapter_config.json").is_file() and not (folder / "tokenizer.json").is_file()
+    return _audit(Folder(folder, _sample_texts(), needs_tokenizer=not alone))
 
 
 def audit_pair(base: Path, expanded: Path, texts: Sequence[str] = ()) -> Audit:
@@ -89,7 +94,24 @@ def audit_texts() -> tuple[str, ...]:
 
 
 def _audit(folder: Folder) -> Audit:
-    return Audit(tuple(f for check in CHECKS if (f := check(folder)) is not None), figures_of(folder))
+    return Audit(tuple(folder_findings(folder)), figures_of(folder) if folder.has_tokenizer else {})
+
+
+def folder_findings(folder: Folder) -> Iterator[Finding]:
+    """All checks of one folder. Raises TokenizerError when a file has another form than files of its name have."""
+    checks = (*CHECKS, *PREFLIGHT) if folder.has_tokenizer else ADAPTER_CHECKS
+    for check in checks:
+        try:
+            found = check(folder)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
+            doing = (check.__doc__ or check.__name__).splitlines()[0]
+            why = f"{type(e).__name__}: {e}"
+            raise TokenizerError(
+                f"{folder.path}: a JSON file there has another form than files of its name have ({why}); "
+                f"restore it. It was looked at for: {doing}"
+            ) from e
+        if found is not None:
+            yield found
 
 
 def pair_figures(pair: Pair) -> dict[str, Any]:
@@ -212,6 +234,22 @@ def template_kept(pair: Pair) -> Finding | None:
     return Finding("chat template of the base", "warn", "differs", "the base was tuned on its own: use that one")
 
 
+def converter_knows(pair: Pair) -> Finding | None:
+    """llama.cpp's converter still knows the tokenizer: without tokenizer.model it goes by a hash of ids of one text."""
+    if (pair.expanded.path / "tokenizer.model").is_file():
+        return None
+    changed = [t for t in _HASHED if changed_ids(*pair.tokenizers, [t])]
+    if not changed:
+        return Finding("llama.cpp's converter", "ok", "the ids that it hashes are the base's")
+    fix = "it stops with 'BPE pre-tokenizer was not recognized': ship tokenizer.model, or a GGUF file of our export"
+    return Finding("llama.cpp's converter", "warn", f"ids of {changed[0].strip()!r} differ, which it hashes", fix)
+
+
+def adapter_of_base(pair: Pair) -> Finding | None:
+    """A PEFT adapter fits the base that it is given with."""
+    return adapter_fits(pair.expanded, pair.base.rows)
+
+
 FILE_CHECKS: tuple[Callable[[Pair], Finding | None], ...] = (
     ids_kept,
     specials_kept,
@@ -219,6 +257,8 @@ FILE_CHECKS: tuple[Callable[[Pair], Finding | None], ...] = (
     cheaper,
     frame_kept,
     template_kept,
+    converter_knows,
+    adapter_of_base,
 )
 """The certificate (`certificate.certify`) makes these and has a stronger form of the others."""
 PAIR_CHECKS = (*FILE_CHECKS, reachable, other_text_kept, coarser)

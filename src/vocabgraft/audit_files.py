@@ -30,12 +30,15 @@ _MODALITY = re.compile(r"((?:image|boi|eoi|audio|boa|eoa|video)\w*?)_token_(?:in
 class Folder:
     """The files of one model or tokenizer. Weights are looked at by their headers, when a check asks."""
 
-    def __init__(self, path: Path, texts: Sequence[str]) -> None:
+    def __init__(self, path: Path, texts: Sequence[str], *, needs_tokenizer: bool = True) -> None:
+        """needs_tokenizer: raise TokenizerError when there is none; an adapter of PEFT may come without."""
         if not path.is_dir():
             raise TokenizerError(f"{path}: no such folder; name a folder with tokenizer.json")
         self.path = path
         self.texts = texts
-        self.tokenizer: Tokenizer = load_tokenizer(path)
+        self.has_tokenizer = (path / "tokenizer.json").is_file()
+        if needs_tokenizer:
+            load_tokenizer(path)
         self.config = self.read_json("config.json")
         self.tokenizer_config = self.read_json("tokenizer_config.json")
 
@@ -47,6 +50,11 @@ class Folder:
         except ValueError as e:
             raise TokenizerError(f"{path}: not JSON ({e}); restore the file") from e
         return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of tokenizer.json."""
+        return load_tokenizer(self.path)
 
     @property
     def text_config(self) -> dict[str, Any]:
@@ -116,9 +124,11 @@ def two_files(folder: Folder) -> Finding | None:
     added = folder.tokenizer.get_added_tokens_decoder()
     ids = [i for i in range(model.get_piece_size()) if model.id_to_piece(i) != folder.tokenizer.id_to_token(i)]
     pieces = [i for i in ids if i not in added]
-    if different or pieces:
+    beyond = [i for i in range(model.get_piece_size(), folder.tokens) if i not in added]
+    if different or pieces or beyond:
         said = [f"{len(different)} of {len(folder.texts)} sample texts differ"] if different else []
         said += [_pair(model, folder.tokenizer, pieces)] if pieces else []
+        said += [f"{len(beyond):,} pieces are not in tokenizer.model, e.g. {beyond[0]}"] if beyond else []
         fix = "llama.cpp and others read tokenizer.model: write both files from one table (tokenizer.vocabulary)"
         return Finding(name, "fail", "; ".join(said), fix)
     if ids:

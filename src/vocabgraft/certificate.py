@@ -24,7 +24,7 @@ from typing import Any
 import regex
 
 from vocabgraft import __version__, audit
-from vocabgraft.audit_files import CHECKS, Folder, figures_of, template_of
+from vocabgraft.audit_files import Folder, figures_of, template_of
 from vocabgraft.console import ConsoleReporter
 from vocabgraft.corpus.document import Tally, read_source
 from vocabgraft.corpus.script import script_pattern
@@ -220,10 +220,7 @@ class _Job:
     def files(self) -> Iterator[Finding]:
         """The checks of the folder and of the pair that need no texts."""
         self.figures |= audit.pair_figures(self.pair)
-        for check in CHECKS:
-            found = check(self.pair.expanded)
-            if found is not None:
-                yield found
+        yield from audit.folder_findings(self.pair.expanded)
         for compare in audit.FILE_CHECKS:
             found = compare(self.pair)
             if found is not None:

@@ -1,4 +1,4 @@
-"""The command line: recipes, check, plan, run, status, show, report, compare, chat, serve, measure, audit, doctor, …
+"""The command line: recipes, check, plan, run, status, show, report, compare, chat, serve, merge, measure, audit, …
 
 Exit codes: 0 done, 1 a check found something wrong, 2 something a person can fix (one message, no traceback),
 130/143 interrupted. `--json` prints one JSON value on standard output. Heavy imports happen inside commands.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from vocabgraft.cli_answer import Json, answer, emit, show_text
+from vocabgraft.cli_deploy import merge
 from vocabgraft.cli_examine import audit, bakeoff, compare, doctor, measure
 from vocabgraft.errors import RunError, VocabgraftError
 
@@ -271,7 +272,7 @@ def serve(
         signal.pause()
 
 
-for _command in (measure, bakeoff, compare, audit, doctor):
+for _command in (compare, merge, measure, bakeoff, audit, doctor):
     app.command()(_command)
 
 

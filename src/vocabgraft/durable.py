@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from vocabgraft.errors import MachineError
 
 
 def sha256_file(path: Path) -> str:
@@ -46,3 +51,26 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yield `out.partial`, an empty folder; it becomes `out` when the block ends well, and is removed otherwise.
+
+    Raises MachineError when `out` holds something already or cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MachineError(f"{out} exists already; give another name")
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        fsync_tree(partial)
+        partial.replace(out)
+        fsync_folder(out.parent)
+    except OSError as e:
+        why = f"{e.strerror or e}: {e.filename}" if e.filename else e.strerror or str(e)
+        raise MachineError(f"{out}: cannot be written ({why}); check the path and the free disk space") from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -103,3 +103,36 @@ def test_an_empty_run_gives_a_card_without_results() -> None:
     card = model_card(Ledger("empty", {}, {}, []))
     assert "## Results" not in card
     assert "Research; not for clinical use." in card
+
+
+def test_the_card_says_what_a_licence_means_for_the_weights(metrics: Metrics, make: Callable[..., Ledger]) -> None:
+    ledger = make(metrics)
+    ledger.manifests["02-collect"]["licences"] = [
+        {"name": "KorMedMCQA", "license": "CC-BY-NC-2.0"},
+        {"name": "KMMLU", "license": "CC-BY-ND-4.0"},
+        {"name": "wiki", "license": "CC-BY-SA-4.0"},
+        {"name": "asked", "license": "CC-BY-NC-4.0", "note": "questions: evaluation"},
+    ]
+    for text in (model_card(ledger), notice(ledger)):
+        assert "KorMedMCQA, which forbids commercial use" in text
+        assert "KMMLU, which forbids derivatives" in text
+        assert "wiki, which asks that derivatives come under the same licence" in text
+        assert "asked, which" not in text
+        assert ", asked" not in text
+
+
+def test_a_run_on_free_data_warns_of_nothing(make: Callable[..., Ledger]) -> None:
+    assert "forbids" not in model_card(make({}))
+
+
+def test_the_card_of_a_medgemma_names_its_terms_and_what_they_ask(make: Callable[..., Ledger]) -> None:
+    card = model_card(make({}, MEDGEMMA))
+    assert HAI_DEF in card
+    assert "(https://developers.google.com/health-ai-developer-foundations/terms)" in card
+    assert "section 3.2" in card
+    assert "not for clinical use" in card
+    assert "medical device" in card
+
+
+def test_the_card_lists_what_ships(metrics: Metrics, make: Callable[..., Ledger]) -> None:
+    assert "| 61-quantize/model/model.safetensors | 77 | " in model_card(make(metrics))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vocabgraft.deployment.merge import export_folder
 from vocabgraft.training.graft import (
     ADAPTERS,
     NEW,
@@ -17,7 +18,6 @@ from vocabgraft.training.graft import (
     AdapterSpec,
     Graft,
     carry,
-    export_folder,
     open_graft,
     read,
     save_graft,

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from vocabgraft.deployment.merge import export_folder
 from vocabgraft.embedding.rows import Rows, grow
 from vocabgraft.models.load import load_model
 from vocabgraft.training import lora
-from vocabgraft.training.graft import Graft, export_folder, save_graft
+from vocabgraft.training.graft import Graft, save_graft
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOKENS = torch.tensor([[2, *range(400, 440), 1573, 1600, 1700]])

@@ -8,13 +8,17 @@ which a model loader reports only after minutes, if at all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from vocabgraft.errors import ModelError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _LARGEST_HEADER = 100_000_000  # the limit of the safetensors library
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
+_SAMPLES, _FINGERPRINT_SAMPLES, _SAMPLE_BYTES = 64, 4, 4096
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,48 @@ class TensorPlace:
     def numbers(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
+
+
+def whole_weights(folder: Path) -> dict[str, TensorPlace]:
+    """Tensors by name of the files that a model is loaded from: model.safetensors, else the shards of the index.
+
+    Raises ModelError when one is missing, cut short or damaged.
+    """
+    files = {SINGLE} if (folder / SINGLE).is_file() else _shards(folder)
+    tensors, problems = read_headers(folder)
+    if problems:
+        raise ModelError(f"{folder}: its weights are not whole: {'; '.join(problems[:3])}")
+    found = {name: place for name, place in tensors.items() if place.file.name in files}
+    if not found:
+        raise ModelError(f"{folder}: neither {SINGLE} nor {INDEX}; a Hugging Face model folder is needed")
+    return found
+
+
+def _shards(folder: Path) -> set[str]:
+    try:
+        return set(json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over names, types, shapes and samples of all tensors: the same for the same weights, however sharded.
+
+    Every tensor is sampled, so another training of the same model has another fingerprint; 16 KB of each are read.
+    """
+    whole = hashlib.sha256()
+    for name, place in sorted(whole_weights(folder).items()):
+        whole.update(f"{name} {place.dtype} {list(place.shape)}\n".encode())
+        with place.file.open("rb") as f:
+            for at in _sample_places(place.end - place.start, _FINGERPRINT_SAMPLES):
+                f.seek(place.start + at)
+                whole.update(f.read(min(_SAMPLE_BYTES, place.end - place.start - at)))
+    return whole.hexdigest()
+
+
+def _sample_places(size: int, samples: int) -> list[int]:
+    """Where samples of a tensor of so many bytes begin: the first, the last, and evenly between."""
+    return [max(0, size - _SAMPLE_BYTES) * n // (samples - 1) for n in range(samples)]
 
 
 def read_headers(folder: Path) -> tuple[dict[str, TensorPlace], list[str]]:
@@ -64,7 +110,7 @@ def _read_header(path: Path) -> dict[str, TensorPlace]:
 
 
 def _missing_shards(folder: Path, tensors: dict[str, TensorPlace]) -> list[str]:
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if not index.is_file():
         return []
     try:
@@ -82,8 +128,7 @@ def look_alike(one: TensorPlace, other: TensorPlace) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     with one.file.open("rb") as f, other.file.open("rb") as g:
-        for n in range(_SAMPLES):
-            at = max(0, size - _SAMPLE_BYTES) * n // (_SAMPLES - 1)
+        for at in _sample_places(size, _SAMPLES):
             f.seek(one.start + at)
             g.seek(other.start + at)
             count = min(_SAMPLE_BYTES, size - at)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from vocabgraft.report import figures, numbers
 from vocabgraft.report.ledger import Ledger, number
-from vocabgraft.report.licences import base_name, base_terms, changed_files, licence_bill
+from vocabgraft.report.licences import base_name, base_terms, changed_files, consequences, licence_bill
 from vocabgraft.report.markup import clean
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -44,7 +44,7 @@ def model_card(ledger: Ledger) -> str:
         _part("Results", _results(ledger), *_verdicts(ledger)),
         _part("Intended use", _USE),
         _part("Training", _stages(ledger)),
-        _part("Licences", *(terms.sentence for terms in base_terms(ledger)), _bill(ledger), _NOT_ADVICE),
+        _part("Licences", *_terms(ledger), *map(_markdown, consequences(ledger)), _bill(ledger), _NOT_ADVICE),
         _part("Changed files", _CHANGED.format(base=_markdown(base_name(ledger))), _files(ledger)),
         _part("Recipe", _recipe(ledger)),
     ]
@@ -66,8 +66,16 @@ def notice(ledger: Ledger) -> str:
         lines.append("- " + _one_line(f"{item.name}: {item.license or 'unknown'}{address}{remarks}"))
     if lines:
         parts.append("Licences of what went into these weights:\n" + "\n".join(lines))
+    parts += [_one_line(told) for told in consequences(ledger)]
     parts.append(_NOT_ADVICE)
     return clean("\n\n".join(parts) + "\n")
+
+
+def _terms(ledger: Ledger) -> list[str]:
+    """The base's fixed sentences, where to read its terms, and what they ask of whoever passes the weights on."""
+    found = base_terms(ledger)
+    links = ", ".join(f"[{terms.title}]({terms.link})" for terms in found)
+    return [*(terms.sentence for terms in found), *([f"Terms: {links}.", _DUTIES] if found else [])]
 
 
 def _metadata(ledger: Ledger) -> str:

@@ -42,6 +42,8 @@ _HAI_DEF_WORDS = re.compile(r"medgemma|hai-def|health ai developer", re.IGNORECA
 _GEMMA_4 = re.compile(r"gemma-?4(?![\db])", re.IGNORECASE)  # Apache-2.0; but gemma-4b is a size
 ASKED = "questions: evaluation"
 _NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
+_NO_DERIVATIVES = re.compile(r"\bnd\b|no-?deriv", re.IGNORECASE)
+_SHARE_ALIKE = re.compile(r"\bsa\b|share-?alike", re.IGNORECASE)
 _UNKNOWN = re.compile(r"\s*|unknown|see each source", re.IGNORECASE)
 
 
@@ -62,7 +64,27 @@ class Licence:
             return "unknown licence: find out before you publish"
         if self.note == ASKED:
             return ""  # being asked a question binds no weights
-        return "non-commercial" if _NON_COMMERCIAL.search(self.license) else ""
+        found = [name for name, pattern in _KINDS.items() if pattern.search(self.license)]
+        return ", ".join(found)
+
+
+_KINDS = {"non-commercial": _NON_COMMERCIAL, "no derivatives": _NO_DERIVATIVES, "share alike": _SHARE_ALIKE}
+_CONSEQUENCES = {
+    "non-commercial": "forbids commercial use: do not use these weights commercially without leave of its owners",
+    "no derivatives": "forbids derivatives: ask its owners before you publish weights that were trained on it",
+    "share alike": "asks that derivatives come under the same licence",
+    "unknown licence": "has no known licence: find out before you publish",
+}
+
+
+def consequences(ledger: Ledger) -> list[str]:
+    """What the bill means for whoever publishes or uses the weights, a sentence for each kind of licence in it."""
+    told = []
+    for kind, meaning in _CONSEQUENCES.items():
+        names = [item.name for item in licence_bill(ledger) if kind in item.warning]
+        if names:
+            told.append(f"Trained on or made from {', '.join(names)}, which {meaning}.")
+    return told
 
 
 def base_terms(ledger: Ledger) -> list[Terms]:

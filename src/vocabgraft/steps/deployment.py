@@ -8,18 +8,17 @@ from typing import Any
 
 from vocabgraft.durable import write_text
 from vocabgraft.errors import ProofError, RunError
-from vocabgraft.report.card import model_card, notice
-from vocabgraft.report.ledger import read_ledger
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.embedding import probe
 from vocabgraft.steps.instruct import final_model
+from vocabgraft.steps.shipping import ship_adapter, write_papers
 
 FULL = "model-f16.gguf"
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write HF folder, f16 GGUF and 4-bit GGUF; measure what quantising costs; compare HF and GGUF greedily."""
+    """Write HF folder, adapter, f16 and 4-bit GGUF; measure what quantising costs; compare HF and GGUF greedily."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
@@ -27,9 +26,6 @@ def quantize_model(context: Context) -> StepResult:
     model = final_model(context)
     shipped = context.out / "model"
     shutil.copytree(model, shipped, dirs_exist_ok=True)
-    ledger = read_ledger(context.run.folder)
-    write_text(shipped / "NOTICE", notice(ledger))
-    write_text(shipped / "README.md", model_card(ledger))
     name = f"{recipe.base.name}-{recipe.name}"
     full, small = context.out / FULL, context.out / f"model-{recipe.deploy.quantize}.gguf"
     from vocabgraft.deployment.gguf_export import export_gguf
@@ -46,8 +42,11 @@ def quantize_model(context: Context) -> StepResult:
     _gate(bits, recipe.deploy.max_rise)
     greedy = _agreement(context, model, full)
     files = {p.name: {"bytes": p.stat().st_size} for p in (full, small)}
-    files["model/model.safetensors"] = {"bytes": (shipped / "model.safetensors").stat().st_size}
-    return StepResult({"files": files, "bits_per_byte": bits, "greedy": greedy})
+    files["model/*.safetensors"] = {"bytes": sum(p.stat().st_size for p in shipped.glob("*.safetensors"))}
+    files["adapter/"] = {"bytes": ship_adapter(context)}
+    metrics = {"files": files, "bits_per_byte": bits, "greedy": greedy}
+    write_papers(context, metrics)
+    return StepResult(metrics)
 
 
 def _gate(bits: dict[str, dict[str, float]], most: float) -> None:

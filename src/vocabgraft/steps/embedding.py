@@ -34,8 +34,9 @@ def resize(context: Context) -> StepResult:
     tied = bool(config.get("tie_word_embeddings", text_config.get("tie_word_embeddings", True)))
     if rows < load_tokenizer(folder).get_vocab_size():
         raise ModelError(f"{base}: {rows:,} rows for {load_tokenizer(folder).get_vocab_size():,} tokens")
-    if text_config["vocab_size"] != shapes[name][0]:
-        raise ModelError(f"{base}: config says {text_config['vocab_size']:,} rows, the matrix has {shapes[name][0]:,}")
+    stated = text_config.get("vocab_size", shapes[name][0])  # Gemma 3's own files leave defaults out
+    if stated != shapes[name][0]:
+        raise ModelError(f"{base}: config says {stated:,} rows, the matrix has {shapes[name][0]:,}")
     if tied == ("lm_head.weight" in shapes):
         raise ModelError(f"{base}: config says tied = {tied}, but lm_head.weight is {'there' if tied else 'missing'}")
     found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ _SEED_OFFSET = 100  # apart from the stages' seeds
 def instruct(context: Context) -> StepResult:
     """Tune with loss on answers only, beside some plain text; write the merged model as `model/`."""
     from vocabgraft.corpus.mix import Mixture
+    from vocabgraft.deployment.merge import export_folder
     from vocabgraft.models.load import load_model
-    from vocabgraft.training.graft import export_folder, save_graft, tensor_ids
+    from vocabgraft.training.graft import save_graft, tensor_ids
 
     recipe = context.recipe
     previous = state_before(context)
@@ -49,6 +51,7 @@ def instruct(context: Context) -> StepResult:
     del graft
     expansion, tokenizer = load_expansion(context)
     context.reporter.say("merging rows and adapters into the base")
+    shutil.rmtree(context.out / "model", ignore_errors=True)  # of a try that was stopped while it measured
     merged = export_folder(
         context.base_folder(),
         tokenizer,

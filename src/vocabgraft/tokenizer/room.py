@@ -135,7 +135,7 @@ def _named(base: Path, tokenizer: Tokenizer, tokens: dict[str, int], end: int) -
         content.pop("added_tokens_decoder", None)
         for text in _texts(content):
             _name_tokens(text, tokens, f"named by {path.name}", found)
-        for key, i in _ids(content):
+        for key, i in token_ids(content):
             found.setdefault(i, f"{key} of {path.name}")
         for first in _offsets(content):
             # Gemma 3n: ids from here on are images and sounds to it. Also the id at `end`: nothing can be appended.
@@ -166,14 +166,14 @@ def _texts(content: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _ids(content: Any, key: str = "") -> Iterator[tuple[str, int]]:
-    """(key, id) for every number under a key that holds token ids."""
+def token_ids(content: Any, key: str = "") -> Iterator[tuple[str, int]]:
+    """(key, id) for every number under a key of a configuration that holds token ids."""
     if isinstance(content, dict):
         for name, value in content.items():
-            yield from _ids(value, name)
+            yield from token_ids(value, name)
     elif isinstance(content, list):
         for value in content:
-            yield from _ids(value, key)
+            yield from token_ids(value, key)
     elif isinstance(content, int) and not isinstance(content, bool) and content >= 0 and _ID_KEY.search(key):
         yield key, content
 

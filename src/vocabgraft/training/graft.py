@@ -19,8 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vocabgraft.durable import write_json
-from vocabgraft.embedding.rows import Rows, grow, grown, hash_tensor
+from vocabgraft.embedding.rows import Rows, grow, hash_tensor
 from vocabgraft.errors import ProofError
 from vocabgraft.models.load import load_model
 from vocabgraft.models.packed import prove_isolated
@@ -149,6 +148,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from e
+    temporary.chmod(0o644)  # the library leaves it to its owner alone, and some of these files ship
     with temporary.open("rb") as f:
         os.fsync(f.fileno())
     temporary.replace(path)
@@ -159,80 +159,6 @@ def read(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return load_file(str(path))
-
-
-def export_folder(
-    base: Path,
-    tokenizer: Path,
-    state: Path,
-    ids: Tensor,
-    out: Path,
-    *,
-    scale: float = 1.0,
-    size: int | None = None,
-) -> dict[str, int]:
-    """Merge everything learnt into a Hugging Face folder in the base's own precision.
-
-    Works on tensors by name, so whatever else the base holds (a vision tower) is carried unchanged. scale: of the
-    adapters (`AdapterSpec.scale`). size: as in `open_graft`. New rows that are untied over a tied base make the folder
-    an untied one: a head is added. Returns how many tensors were changed or added and how many kept.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    weights: dict[str, Tensor] = {}
-    for file in sorted(base.glob("*.safetensors")):
-        weights |= read(file)
-    changed = _merged_rows(weights, state, ids, size)
-    if (state / ADAPTERS).exists():
-        changed |= lora.merge_into(weights, read(state / ADAPTERS), scale)
-    kept = len(weights.keys() - changed.keys())
-    untied = any(n.endswith("lm_head.weight") for n in changed.keys() - weights.keys())
-    weights |= changed
-    write(out / "model.safetensors", weights)
-    for name in ("config.json", "generation_config.json"):
-        if (base / name).exists():
-            shutil.copyfile(base / name, out / name)
-    if size is not None or untied:
-        write_json(out / "config.json", _adapted(config_of(base), size, untied))
-    for file in sorted(tokenizer.iterdir()):
-        if file.suffix in {".model", ".json", ".jinja"} and file.name != "expansion.json":
-            shutil.copyfile(file, out / file.name)
-    return {"changed": len(changed), "kept": kept}
-
-
-def _adapted(config: dict[str, Any], size: int | None, untied: bool) -> dict[str, Any]:
-    """The configuration with another vocab_size and a head of its own, above and in text_config (multimodal models)."""
-    text = config.get("text_config")
-    if size is not None:
-        if text is not None:
-            text["vocab_size"] = size
-        if "vocab_size" in config or text is None:
-            config["vocab_size"] = size
-    if untied:
-        for part in (config, text):
-            if part is not None:
-                part["tie_word_embeddings"] = False
-    return config
-
-
-def _merged_rows(weights: dict[str, Tensor], state: Path, ids: Tensor, size: int | None) -> dict[str, Tensor]:
-    learnt = read(state / NEW) | (read(state / OLD) if (state / OLD).exists() else {})
-    (embedding,) = (n for n in weights if n.endswith("embed_tokens.weight"))
-    heads = [n for n in weights if n.endswith("lm_head.weight")]
-    changed = {}
-    for route, name in {"input": embedding, "output": heads[0] if heads else _head_name(embedding)}.items():
-        if f"{route}.new" not in learnt:
-            continue
-        base, block = (weights[name], f"{route}.old") if name in weights else (weights[embedding], "input.old")
-        matrix = learnt.get(block, base).to(base.dtype)
-        matrix = matrix.clone() if size is None or size <= len(matrix) else grown(matrix, size)
-        matrix[ids] = learnt[f"{route}.new"].to(matrix.dtype)
-        changed[name] = matrix
-    return changed
-
-
-def _head_name(embedding: str) -> str:
-    """What a head is called that stands beside this embedding: Gemma 3's first multimodal files nest both."""
-    return "language_model.lm_head.weight" if embedding.startswith("language_model.") else "lm_head.weight"
 
 
 def config_of(folder: Path) -> dict[str, Any]:

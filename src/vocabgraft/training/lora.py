@@ -9,7 +9,7 @@ its original precision. PEFT's own saving is not used: it loses or doubles the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -101,6 +101,15 @@ def silenced(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+def adapted(names: Collection[str], adapters: Collection[str]) -> dict[str, str]:
+    """Stored name -> adapted layer, for names of weights and of adapters. Raises ModelError where they do not fit."""
+    layers = sorted({n.rpartition(".lora_")[0] for n in adapters})
+    torn = [n for n in layers if n == "" or not {f"{n}.lora_A", f"{n}.lora_B"} <= set(adapters)]
+    if torn:
+        raise ModelError(f"adapters without both halves, or none at all: {torn[0] or next(iter(adapters))!r}")
+    return {_stored_name(names, f"{layer}.weight"): layer for layer in layers}
+
+
 def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     """Base weights with adapters added: W + scale * B A, formed in float32, in each weight's own type.
 
@@ -123,11 +132,11 @@ def merge_into(weights: dict[str, Tensor], adapters: dict[str, Tensor], scale: f
     return merged
 
 
-def _stored_name(weights: dict[str, Tensor], live: str) -> str:
+def _stored_name(weights: Collection[str], live: str) -> str:
     """A weight's name on disk: composite models store `language_model.model.layers…`, live `model.language_model…`."""
     if live in weights:
         return live
-    ending = "." + live[live.index("layers.") :]
+    ending = "." + live[max(live.find("layers."), 0) :]
     found = [n for n in weights if n.endswith(ending) and "vision" not in n]
     if len(found) != 1:
         raise ModelError(f"{live}: {len(found)} weights of this name in the base's files; its adapter cannot be merged")
