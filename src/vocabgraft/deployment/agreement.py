@@ -43,7 +43,7 @@ class Reference:
 
     @classmethod
     def load(cls, model_folder: Path) -> Reference:
-        """Cost: four bytes of memory a parameter."""
+        """Load tokenizer and weights; four bytes of memory a parameter."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
