@@ -6,12 +6,15 @@ imported only by the tests that ask for the world.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -95,6 +98,19 @@ def korean() -> tuple[str, ...]:
 def english() -> tuple[str, ...]:
     """Every second text of the English sample prose."""
     return _prose("english")
+
+
+@pytest.fixture(scope="session")
+def families() -> ModuleType:
+    """tests/tokenizer/families.py; pytest's importlib mode has no way to import it by name."""
+    path = Path(__file__).parent / "tokenizer" / "families.py"
+    spec = importlib.util.spec_from_file_location("families", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["families"] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

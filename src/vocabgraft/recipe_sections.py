@@ -299,7 +299,8 @@ class Evaluate(Section):
 class Deploy(Section):
     """Formats of the result and the proof that it serves."""
 
-    quantize: Literal["q4_0", "q4_1", "q8_0"] = "q4_1"
+    quantize: Literal["q4_0", "q4_1", "q4_k_m", "q8_0"] = "q4_1"
+    """Numbers of the small GGUF file; q4_k_m is llama.cpp's mixture of 4 and 6 bits."""
     max_rise: Annotated[float, Field(gt=0)] = 0.25
     """Gate: share by which quantising may raise bits per byte."""
     question: str

@@ -1,10 +1,11 @@
-"""A Gemma 3 of 2 layers with random weights and a hand-made vocabulary: a real folder in a second."""
+"""Random decoders of 2 layers as real folders, in a second: Gemma 3 with a hand-made vocabulary, and other families."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -87,3 +88,70 @@ def tied_folder(make_folder: MakeFolder, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def untied_folder(make_folder: MakeFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("untied") / "model", tied=False)
+
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+# name -> (tokenizer of tests/tokenizer/families.py, model_type, what its configuration has beside the common shape)
+DECODERS: dict[str, tuple[str, str, dict[str, object]]] = {
+    "smollm2": ("write_smollm2", "llama", {"tie_word_embeddings": True}),
+    "llama3": ("write_llama3", "llama", {"tie_word_embeddings": False, "rope_parameters": LLAMA3_ROPE}),
+    "llama2": ("write_llama2", "llama", {"tie_word_embeddings": False, "head_dim": 32}),
+    "mistral": ("write_llama2", "mistral", {"tie_word_embeddings": False, "sliding_window": None}),
+    "qwen2": ("write_qwen", "qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("write_qwen", "qwen3", {"tie_word_embeddings": False, "head_dim": 32}),
+}
+
+
+@pytest.fixture(scope="session")
+def make_decoder(families: ModuleType, korean: tuple[str, ...], english: tuple[str, ...]) -> MakeFolder:
+    """Write a folder of one of DECODERS, with other settings; matrices have 7 rows more than there are tokens."""
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    from vocabgraft.tokenizer.measure import load_tokenizer
+
+    def make(folder: Path, name: str, *, seed: int = 0, **settings: object) -> Path:
+        write, kind, own = DECODERS[name]
+        getattr(families, write)(folder, [*english[:40], *korean[:40:3]])
+        shape = {
+            "vocab_size": max(load_tokenizer(folder).get_vocab().values()) + 8,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.15,
+        }
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**(shape | own | settings)))
+        with torch.no_grad():
+            for parameter, values in model.named_parameters():
+                if "norm" in parameter:
+                    values.normal_(1.0, 0.2)
+                if parameter.endswith("bias"):
+                    values.normal_(0.0, 0.3)
+        model.to(torch.bfloat16).save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def decoder(make_decoder: MakeFolder, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of one of DECODERS; made when first asked for. Do not write into it."""
+    root, made = tmp_path_factory.mktemp("decoders"), {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            made[name] = make_decoder(root / name, name)
+        return made[name]
+
+    return get

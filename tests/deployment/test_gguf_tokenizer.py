@@ -5,7 +5,8 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vocabgraft.deployment.gguf_tokenizer import copy_tokenizer, pre_of, read_gguf_tokenizer, write_folder_tokenizer
+from vocabgraft.deployment.gguf_pieces import pre_of
+from vocabgraft.deployment.gguf_tokenizer import copy_tokenizer, read_gguf_tokenizer, write_folder_tokenizer
 from vocabgraft.deployment.serve import LlamaServer, new_key
 from vocabgraft.errors import ModelError, TokenizerError
 from vocabgraft.models.chat_templates import GEMMA

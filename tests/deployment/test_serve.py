@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vocabgraft.deployment.agreement import greedy_agreement
+from vocabgraft.deployment.agreement import CLOSE, Reference, greedy_agreement, next_token_agreement
 from vocabgraft.deployment.gguf_export import export_gguf
 from vocabgraft.deployment.serve import LlamaServer, new_key
 from vocabgraft.errors import MachineError, ModelError
@@ -113,7 +113,7 @@ def test_a_question_beyond_the_context_is_an_error_with_the_reason(server: Llama
 
 
 def test_greedy_continuations_agree_with_transformers(server: LlamaServer, tied_folder: Path) -> None:
-    rows = greedy_agreement(tied_folder, server, PROMPTS, tokens=6)
+    rows = greedy_agreement(Reference.load(tied_folder), server, PROMPTS, tokens=6)
     assert [row["prompt"] for row in rows] == PROMPTS
     for row in rows:
         assert row["equal"] or row["margin"] < 0.01, row
@@ -124,10 +124,22 @@ def test_a_difference_is_placed_and_weighed(tied_folder: Path) -> None:
         def complete(self, prompt: str, *, max_tokens: int) -> dict:
             return {"text": "", "tokens": [7] * max_tokens}
 
-    (row,) = greedy_agreement(tied_folder, Stubborn(), ["hello"], tokens=3)
+        def next_tokens(self, prompt: str, *, top: int) -> dict:
+            return {7: -0.5, 8: -20.0}
+
+    (row,) = greedy_agreement(Reference.load(tied_folder), Stubborn(), ["hello"], tokens=3)
     assert not row["equal"]
     assert row["first_difference"] in (0, 1, 2)
     assert 0 <= row["margin"] <= 1
+    # A token that is not named counts with the least that is: certainty elsewhere is a large difference.
+    assert next_token_agreement(Reference.load(tied_folder), Stubborn(), ["hello"])["largest"] > 10
+
+
+def test_next_tokens_agree_with_transformers_in_their_log_probabilities(server: LlamaServer, tied_folder: Path) -> None:
+    found = next_token_agreement(Reference.load(tied_folder), server, PROMPTS)
+    assert (found["prompts"], found["top"]) == (3, 5)
+    assert 0 <= found["mean"] <= found["largest"] < CLOSE
+    assert found["worst"] in PROMPTS
 
 
 def test_the_server_is_gone_after_the_block(gguf_file: Path) -> None:

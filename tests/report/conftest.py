@@ -91,6 +91,7 @@ def step_metrics() -> dict[str, dict[str, Any]]:
                 "full": {"target": 1.401, "replay": 0.915},
                 "quantised": {"target": 1.466, "replay": 0.955},
             },
+            "next_token": {"prompts": 50, "top": 5, "largest": 0.0214, "mean": 0.003, "worst": "혈압이"},
             "greedy": {"prompts": 20, "equal": 17},
         },
         "62-serve": {

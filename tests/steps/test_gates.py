@@ -51,6 +51,12 @@ def test_a_quantised_model_that_lost_too_much_is_refused() -> None:
         deployment._gate({"full": full, "quantised": {"target": 1.0, "replay": 2.3}}, 0.11)
 
 
+def test_a_gguf_file_that_says_something_else_is_refused() -> None:
+    deployment._gate_agreement({"largest": 0.1, "worst": "혈압"})
+    with pytest.raises(ProofError, match=r"differ by up to 0\.31 nats \(allowed: 0\.1\), most after '혈압'"):
+        deployment._gate_agreement({"largest": 0.31, "worst": "혈압"})
+
+
 def test_a_quantised_file_is_the_one_beside_the_full_one(tmp_path: Path) -> None:
     (tmp_path / "model-f16.gguf").touch()
     with pytest.raises(RunError, match="0 quantised files, one is needed"):

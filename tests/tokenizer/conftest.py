@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -39,19 +38,6 @@ class Expanded:
     out: Path
     pieces: tuple[Candidate, ...]
     expansion: Expansion
-
-
-@pytest.fixture(scope="session")
-def families() -> ModuleType:
-    """The module beside this one; pytest's importlib mode has no way to import it by name."""
-    path = Path(__file__).with_name("families.py")
-    spec = importlib.util.spec_from_file_location("families", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["families"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from vocabgraft.tokenizer.expand import Expansion
+from vocabgraft.tokenizer.expand import Expansion, expand_tokenizer
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
 
 PROGRAM = Path(__file__).with_name("round_trip.py")
@@ -19,6 +20,7 @@ TEXTS = [
     "고혈압 환자는 혈압이 높습니다.\n\n혈압  15mg",
     "The patient's 123 tablets  \t x",
     "def f(x):\n        return x",
+    "take   3 tablets,   12 of them and   7",  # digits are cut off before spaces are, where the tokenizer says so
 ]
 CHAT = [
     "<start_of_turn>user\nhi<end_of_turn>\n",
@@ -91,3 +93,18 @@ def test_transformers_4_gives_the_same_ids_after_every_save(
         check(found["fast"][str(m.out)], m.out, m.expansion, texts)
     for folder, ids in found["slow"].items():
         assert ids == encode(load_tokenizer(Path(folder)), slow[folder]), folder
+
+
+def test_a_class_that_cuts_words_its_own_way_gives_way(make_expanded, make_base, tmp_path: Path) -> None:
+    def class_of(folder: Path) -> str:
+        return json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["tokenizer_class"]
+
+    assert class_of(make_expanded("smollm2", "append").out) == "PreTrainedTokenizerFast"
+    assert class_of(make_expanded("qwen", "append").out) == "Qwen2Tokenizer"
+    base, pieces = make_base("smollm2")
+    plain = shutil.copytree(base, tmp_path / "plain")  # GPT-2 itself
+    raw = json.loads((plain / "tokenizer.json").read_text("utf-8"))
+    raw["pre_tokenizer"] = raw["pre_tokenizer"]["pretokenizers"][1]
+    (plain / "tokenizer.json").write_text(json.dumps(raw), "utf-8")
+    expand_tokenizer(plain, pieces, range(1, len(pieces) + 1), tmp_path / "out", place="append")
+    assert class_of(tmp_path / "out") == "GPT2Tokenizer"

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from vocabgraft.deployment.gguf_export import Progress, export_gguf
 from vocabgraft.errors import ModelError
+from vocabgraft.models.gguf_families import stored_weights
 from vocabgraft.models.gguf_file import open_gguf
-from vocabgraft.models.gguf_import import stored_weights
 
-Method = Literal["q4_0", "q4_1", "q8_0"]
+Method = Literal["q4_0", "q4_1", "q8_0", "q4_k_m"]
 
 
 def quantize(

@@ -145,6 +145,14 @@ class LlamaServer:
             "seconds": time.perf_counter() - started,
         }
 
+    def next_tokens(self, prompt: str, *, top: int) -> dict[int, float]:
+        """Log-probability in nats of the `top` likeliest tokens after `prompt` (BOS is put in front), by id."""
+        # llama.cpp says nothing where it chose half a letter. Probabilities are those before the choice: choose "a".
+        whole = [[self.tokenize("a")[-1], 1e6]]
+        body = {"prompt": prompt, "n_predict": 1, "n_probs": top, "logit_bias": whole, "cache_prompt": False}
+        (first,) = self._ask("/completion", body)["completion_probabilities"][:1]
+        return {int(t["id"]): float(t["logprob"]) for t in first["top_logprobs"]}
+
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Return the ids of `text` without BOS; `special` reads control pieces (`<end_of_turn>`) as such."""
         reply = self._ask("/tokenize", {"content": text, "add_special": False, "parse_special": special})

@@ -6,13 +6,17 @@ array of texts is one pass over its bytes; everything else is the package's own.
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vocabgraft.errors import MachineError
 from vocabgraft.machine import missing_extra
 
 
@@ -23,6 +27,32 @@ def gguf_package() -> Any:
     except ImportError as e:
         raise missing_extra("gguf") from e
     return gguf
+
+
+@contextmanager
+def whole_file(out: Path) -> Iterator[Path]:
+    """Yield `out.partial`; rename it to `out` when the block ends well, remove it otherwise.
+
+    Raises MachineError for whatever the system refuses, such as a full disk.
+    """
+    partial = out.with_name(out.name + ".partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(out)
+    except OSError as e:
+        # numpy's tofile reports a full disk without errno, as "N requested and M written".
+        raise MachineError(f"{out}: cannot be written ({e.strerror or e}). Check the folder and the free space.") from e
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # the parent is no folder: nothing was written, and the first error tells more
 
 
 def open_gguf(path: Path) -> Any:

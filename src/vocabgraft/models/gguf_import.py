@@ -8,14 +8,13 @@ weights are stored as 1 + w, user-defined pieces with real spaces instead of ▁
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vocabgraft.errors import ModelError
 from vocabgraft.models.chat_templates import GEMMA
+from vocabgraft.models.gguf_families import stored_weights
 from vocabgraft.models.gguf_file import open_gguf
 from vocabgraft.tokenizer.vocabulary import NORMAL, SPACE, UNKNOWN, USER_DEFINED, Vocabulary, write_tokenizer
 
@@ -64,48 +63,6 @@ def _vocabulary(meta: dict[str, Any]) -> Vocabulary:
         eos_id=int(meta["tokenizer.ggml.eos_token_id"]),
         pad_id=int(meta["tokenizer.ggml.padding_token_id"]),
     )
-
-
-def tensor_names(num_layers: int) -> dict[str, str]:
-    """GGUF tensor name -> Hugging Face tensor name, for a text-only Gemma 3 (weights only)."""
-    names = {
-        "token_embd": "model.embed_tokens",
-        "output_norm": "model.norm",
-        "output": "lm_head",
-    }
-    block = {
-        "attn_norm": "input_layernorm",
-        "attn_q": "self_attn.q_proj",
-        "attn_k": "self_attn.k_proj",
-        "attn_v": "self_attn.v_proj",
-        "attn_output": "self_attn.o_proj",
-        "attn_q_norm": "self_attn.q_norm",
-        "attn_k_norm": "self_attn.k_norm",
-        "post_attention_norm": "post_attention_layernorm",
-        "ffn_norm": "pre_feedforward_layernorm",
-        "ffn_gate": "mlp.gate_proj",
-        "ffn_up": "mlp.up_proj",
-        "ffn_down": "mlp.down_proj",
-        "post_ffw_norm": "post_feedforward_layernorm",
-    }
-    for i in range(num_layers):
-        names |= {f"blk.{i}.{g}": f"model.layers.{i}.{h}" for g, h in block.items()}
-    return {f"{g}.weight": f"{h}.weight" for g, h in names.items()}
-
-
-def stored_weights(reader: Any, num_layers: int) -> Iterator[tuple[str, Any]]:
-    """Each tensor of an open GGUF file under its Hugging Face name, as bfloat16 numbers that are stored there."""
-    import gguf
-    import torch
-
-    names = tensor_names(num_layers)
-    for tensor in reader.tensors:
-        if tensor.name not in names:
-            raise ModelError(f"{reader.data.filename}: unexpected tensor {tensor.name!r}; only Gemma 3 is read")
-        values = np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        if tensor.name.endswith("norm.weight"):
-            values -= 1.0
-        yield names[tensor.name], torch.from_numpy(values).to(torch.bfloat16)
 
 
 def _write_weights(reader: Any, num_layers: int, path: Path) -> None:

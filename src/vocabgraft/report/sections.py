@@ -171,6 +171,12 @@ def deployment(ledger: Ledger) -> str:
             cost.append((side, numbers.decimal(full), numbers.decimal(small), numbers.change(full, small)))
     equal, prompts = (numbers.whole(ledger.find("61-quantize", "greedy", k)) for k in ("equal", "prompts"))
     greedy = f"Greedy answers equal to the full model: {equal} of {prompts}." if equal and prompts else ""
+    near, asked = (number(ledger.find("61-quantize", "next_token", k)) for k in ("largest", "prompts"))
+    if near is not None and asked is not None:
+        greedy = (
+            f"Log-probabilities of the five likeliest next tokens differ from transformers by at most {near:.3f} nats "
+            f"on {asked:.0f} prompts. {greedy}"
+        )
     head = ("bits per byte", "full", "quantised", "change")
     return section("Files", table(("file", "size"), sizes, (1,)), table(head, cost, (1, 2, 3)), paragraph(greedy))
 

@@ -15,10 +15,11 @@ from vocabgraft.steps.instruct import final_model
 from vocabgraft.steps.shipping import ship_adapter, write_papers
 
 FULL = "model-f16.gguf"
+_COMPARED = 50  # prompts after which next tokens are compared: a forward pass each
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write HF folder, adapter, f16 and 4-bit GGUF; measure what quantising costs; compare HF and GGUF greedily."""
+    """Write HF folder, adapter, f16 and 4-bit GGUF; measure what quantising costs; compare what HF and GGUF say next."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
@@ -31,8 +32,11 @@ def quantize_model(context: Context) -> StepResult:
     from vocabgraft.deployment.gguf_export import export_gguf
 
     say("writing GGUF files")
-    export_gguf(model, full, quantization="f16", name=name, license_id=recipe.base.license)
-    quantize(model, small, recipe.deploy.quantize, name=name, license_id=recipe.base.license)
+    named = {"name": name, "license_id": recipe.base.license}
+    written = {
+        full.name: export_gguf(model, full, quantization="f16", **named),
+        small.name: quantize(model, small, recipe.deploy.quantize, **named),
+    }
     live = load_model(model, device=context.device())
     bits = {"full": probe(context, live, model)}
     say("measuring the quantised weights")
@@ -40,11 +44,10 @@ def quantize_model(context: Context) -> StepResult:
     bits["quantised"] = probe(context, live, model)
     del live
     _gate(bits, recipe.deploy.max_rise)
-    greedy = _agreement(context, model, full)
-    files = {p.name: {"bytes": p.stat().st_size} for p in (full, small)}
-    files["model/*.safetensors"] = {"bytes": sum(p.stat().st_size for p in shipped.glob("*.safetensors"))}
-    files["adapter/"] = {"bytes": ship_adapter(context)}
-    metrics = {"files": files, "bits_per_byte": bits, "greedy": greedy}
+    agreement = _agreement(context, model, full)
+    weights = {"bytes": sum(p.stat().st_size for p in shipped.glob("*.safetensors"))}
+    files = written | {"model/*.safetensors": weights, "adapter/": {"bytes": ship_adapter(context)}}
+    metrics = {"files": files, "bits_per_byte": bits, **agreement}
     write_papers(context, metrics)
     return StepResult(metrics)
 
@@ -60,18 +63,42 @@ def _gate(bits: dict[str, dict[str, float]], most: float) -> None:
 
 
 def _agreement(context: Context, model: Path, gguf_file: Path) -> dict[str, Any]:
-    from vocabgraft.deployment.agreement import greedy_agreement
+    """What transformers and llama.cpp say next: log-probabilities (a gate), then greedy answers (counted)."""
+    from vocabgraft.deployment.agreement import Reference, greedy_agreement, next_token_agreement
     from vocabgraft.deployment.serve import LlamaServer, new_key
 
-    half = context.recipe.deploy.greedy_prompts // 2
-    prompts = [" ".join(t.split()[:12]) for t in probe_windows(context, "target", 1 << 20)[:half]]
-    missing = context.recipe.deploy.greedy_prompts - len(prompts)
-    prompts += [" ".join(t.split()[:12]) for t in probe_windows(context, "replay", 1 << 20)[:missing]]
-    context.reporter.say(f"comparing greedy answers of transformers and llama.cpp on {len(prompts)} prompts")
+    reference = Reference.load(model)
     with LlamaServer(gguf_file, key=new_key(), threads=context.machine.threads) as server:
-        rows = greedy_agreement(model, server, prompts)
+        asked = _prompts(context, _COMPARED)
+        context.reporter.say(f"comparing the next tokens of transformers and llama.cpp on {len(asked)} prompts")
+        next_token = next_token_agreement(reference, server, asked)
+        _gate_agreement(next_token)
+        asked = _prompts(context, context.recipe.deploy.greedy_prompts)
+        context.reporter.say(f"comparing their greedy answers on {len(asked)} prompts")
+        rows = greedy_agreement(reference, server, asked)
     differing = [{k: r.get(k) for k in ("prompt", "first_difference", "margin")} for r in rows if not r["equal"]]
-    return {"prompts": len(rows), "equal": sum(r["equal"] for r in rows), "differing": differing}
+    greedy = {"prompts": len(rows), "equal": sum(r["equal"] for r in rows), "differing": differing}
+    return {"next_token": next_token, "greedy": greedy}
+
+
+def _prompts(context: Context, count: int) -> list[str]:
+    """The first words of held-out windows, half of them of the target language."""
+    target, replay = (
+        [" ".join(t.split()[:12]) for t in probe_windows(context, side, 1 << 20)] for side in ("target", "replay")
+    )
+    found = target[: count // 2]
+    return found + replay[: count - len(found)]
+
+
+def _gate_agreement(found: dict[str, Any]) -> None:
+    from vocabgraft.deployment.agreement import CLOSE
+
+    if found["largest"] > CLOSE:
+        raise ProofError(
+            f"61-quantize: log-probabilities of transformers and llama.cpp differ by up to {found['largest']:.2f} nats "
+            f"(allowed: {CLOSE}), most after {found['worst']!r}. The GGUF file is not the model: compare the versions "
+            "of gguf and xllamacpp with those in docs/design.md, and report it"
+        )
 
 
 def serve_model(context: Context) -> StepResult:

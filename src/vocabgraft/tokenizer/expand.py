@@ -23,6 +23,8 @@ from vocabgraft.tokenizer.train import Candidate
 from vocabgraft.tokenizer.vocabulary import Vocabulary, read_model, rewrite_model
 
 Place = Literal["slots", "append"]
+# To these transformers 5 gives GPT-2's way to cut words, whatever tokenizer.json says (its issue 45812).
+_REBUILT = {"GPT2Tokenizer", "GPT2TokenizerFast"}
 # Written by the steps that write weights, or written anew here.
 _NOT_CARRIED = {"config.json", "generation_config.json", "sha256.json", "vocab.json", "tokenizer.json"}
 
@@ -84,7 +86,7 @@ def expand_tokenizer(
         write_slow_files(raw, base, out)
     write_raw(raw, out / "tokenizer.json")
     _carry_files(base, out)
-    _clean_lists(out, set(ids), len(ids_of(raw)))
+    _clean_lists(out, set(ids), raw)
     return Expansion(ids, tuple(c.piece for c in pieces), tuple(c.parts for c in pieces), tuple(uses), rows)
 
 
@@ -141,14 +143,19 @@ def _carry_files(base: Path, out: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def _clean_lists(out: Path, reused: set[int], size: int) -> None:
-    """Take re-used ids out of lists of added tokens; transformers would add the old names again and move others."""
+def _clean_lists(out: Path, reused: set[int], raw: Raw) -> None:
+    """Take re-used ids out of lists of added tokens; transformers would add the old names again and move others.
+
+    A class of transformers that does not read how tokenizer.json cuts words gives way to the one that reads it all.
+    """
     config = _read(out / "tokenizer_config.json")
+    if config.get("tokenizer_class") in _REBUILT and raw.get("pre_tokenizer", {}).get("type") != "ByteLevel":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if "added_tokens_decoder" in config:
         added = config["added_tokens_decoder"]
         config["added_tokens_decoder"] = {k: v for k, v in added.items() if int(k) not in reused}
     if "vocab_size" in config:
-        config["vocab_size"] = size
+        config["vocab_size"] = len(ids_of(raw))
     _write(out / "tokenizer_config.json", config)
     added = {name: i for name, i in _read(out / "added_tokens.json").items() if i not in reused}
     _write(out / "added_tokens.json", added)

@@ -99,10 +99,10 @@ def free_ids(base: Path, reserved_slots: int = 99) -> Room:
 def _tokens(base: Path, tokenizer: Tokenizer) -> dict[str, int]:
     """Token -> id over all files that may define one."""
     found: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
-    config = _read_json(base / "tokenizer_config.json")
+    config = read_json(base / "tokenizer_config.json")
     for i, entry in (config.get("added_tokens_decoder") or {}).items():
         found.setdefault(entry["content"] if isinstance(entry, dict) else str(entry), int(i))
-    for token, i in _read_json(base / "added_tokens.json").items():
+    for token, i in read_json(base / "added_tokens.json").items():
         found.setdefault(token, int(i))
     return found
 
@@ -116,7 +116,7 @@ def _placeholders(base: Path, tokens: dict[str, int]) -> dict[int, float]:
 
 
 def _rows(base: Path) -> int | None:
-    config = _read_json(base / "config.json")
+    config = read_json(base / "config.json")
     text = config.get("text_config") or {}
     rows = text.get("vocab_size") or config.get("vocab_size")
     return int(rows) if rows else None
@@ -131,7 +131,7 @@ def _named(base: Path, tokenizer: Tokenizer, tokens: dict[str, int], end: int) -
     for path in sorted(base.glob("*.json")):
         if path.name in _LISTS or path.name.endswith(".index.json"):
             continue
-        content = _read_json(path)
+        content = read_json(path)
         content.pop("added_tokens_decoder", None)
         for text in _texts(content):
             _name_tokens(text, tokens, f"named by {path.name}", found)
@@ -186,7 +186,7 @@ def _offsets(content: Any) -> Iterator[int]:
             yield from _offsets(value)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty when there is no such file or it holds something else."""
     if not path.is_file():
         return {}
