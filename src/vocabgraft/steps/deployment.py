@@ -10,6 +10,7 @@ from vocabgraft.durable import write_text
 from vocabgraft.errors import ProofError, RunError
 from vocabgraft.report.card import model_card, notice
 from vocabgraft.report.ledger import read_ledger
+from vocabgraft.steps.compression import COMPRESSED, compressed_model
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.embedding import probe
@@ -19,7 +20,7 @@ FULL = "model-f16.gguf"
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write HF folder, f16 GGUF and 4-bit GGUF; measure what quantising costs; compare HF and GGUF greedily."""
+    """Write HF folder, GGUF in f16 and 4 bit, and what vLLM loads; measure their cost; compare HF and GGUF greedily."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
@@ -47,7 +48,11 @@ def quantize_model(context: Context) -> StepResult:
     greedy = _agreement(context, model, full)
     files = {p.name: {"bytes": p.stat().st_size} for p in (full, small)}
     files["model/model.safetensors"] = {"bytes": (shipped / "model.safetensors").stat().st_size}
-    return StepResult({"files": files, "bits_per_byte": bits, "greedy": greedy})
+    metrics = {"files": files, "bits_per_byte": bits, "greedy": greedy}
+    if compressed := compressed_model(context, model):
+        files[f"{COMPRESSED}/*.safetensors"] = {"bytes": compressed["bytes"]}
+        metrics["compressed"] = compressed
+    return StepResult(metrics)
 
 
 def _gate(bits: dict[str, dict[str, float]], most: float) -> None:
