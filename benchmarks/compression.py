@@ -1,6 +1,6 @@
 """What compression for vLLM and quantisation for llama.cpp cost a model, on the same items, with 95 % intervals.
 
-    python benchmarks/compression.py                  Gemma 3 270M, 12 kB and 30 questions a language
+    python benchmarks/compression.py                  Gemma 3 270M, 8 kB and 20 questions a language
     python benchmarks/compression.py --times 8        eight times as much text, questions and calibration
     python benchmarks/compression.py --model FOLDER   another Gemma 3 folder, such as 61-quantize/model of a run
     python benchmarks/compression.py --quick          small slices: at most 3 minutes once the environment is there
@@ -38,7 +38,7 @@ from vocabgraft.deployment.compression_gate import Material, Measured, losses, m
 from vocabgraft.deployment.compressor_environment import compressor_python
 from vocabgraft.deployment.quantize import put_stored, quantize
 from vocabgraft.evaluation.questions import answer_text, prompt, read_instructions, read_questions, split_questions
-from vocabgraft.machine import cache_folder
+from vocabgraft.machine import cache_folder, keep_freed_memory
 from vocabgraft.models.load import load_model
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -184,9 +184,10 @@ def main() -> None:
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
     os.environ |= {"HF_HUB_OFFLINE": "1"}
+    keep_freed_memory()
     logging.disable(logging.WARNING)
     more = options.times
-    size = Size(2048, 4, 4, 96) if options.quick else Size(12_288 * more, 30 * more, 32 * more, 192)
+    size = Size(2048, 4, 4, 96) if options.quick else Size(8_192 * more, 20 * more, 24 * more, 160)
     folder = Path(options.model) if options.model else gemma()
     with tempfile.TemporaryDirectory() as place:
         rows = table(folder, size, Path(place))

@@ -126,6 +126,13 @@ def test_a_part_without_numbers_is_left_out(
     assert f"<h2>{heading}</h2>" not in render(make(metrics))
 
 
+def test_every_method_that_was_tried_for_vllm_is_shown(ledger: Ledger) -> None:
+    words = Page(render(ledger)).words
+    assert "the compressor failed" in words
+    assert "1 min 04 s" in words
+    assert "Shipped: gptq: target bits per byte +1.2 % lost (+0.9 to +1.5; 1.5 allowed): within." in words
+
+
 def test_any_single_missing_metric_leaves_a_page(metrics: Metrics, make: Callable[..., Ledger]) -> None:
     for step, values in metrics.items():
         for name in list(values):

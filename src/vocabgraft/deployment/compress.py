@@ -25,6 +25,12 @@ Say = Callable[[str], None]
 GROUP = 128  # columns that share a scale
 WORKER = Path(__file__).with_name("compressor_worker.py")
 _COMPRESSED = re.compile(r"(?:^|\.)layers\.\d+\..*proj\.weight$")
+# As `machine.keep_freed_memory` does for us: on a CPU fresh pages cost more than the arithmetic.
+_KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
 _LAST_WORDS = 600  # characters of an error that are shown
 
 
@@ -79,6 +85,7 @@ def _run(python: Path, job: Path, log: Path, what: str, say: Say) -> dict[str, A
     """Run the worker, pass on its news, return its result; an error is its last words."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment |= _KEEP_FREED_MEMORY
     command, told = [str(python), "-I", str(WORKER), str(job)], {}
     with log.open("w", encoding="utf-8") as errors:
         try:

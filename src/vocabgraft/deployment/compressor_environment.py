@@ -22,7 +22,7 @@ from vocabgraft.errors import MachineError
 
 LOCK = Path(__file__).with_name("compressor.lock")
 TORCH = "torch==2.13.0"
-_ROOM_GB = 4.0  # 1.2 GB with torch for CPUs (measured); one for CUDA brings its libraries
+_ROOM_GB = 4.0  # 1.5 GB with torch for CPUs (measured); one for CUDA brings its libraries
 _LAST_LINES = 3
 Say = Callable[[str], None]
 
