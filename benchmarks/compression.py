@@ -1,7 +1,7 @@
 """What compression for vLLM and quantisation for llama.cpp cost a model, on the same items, with 95 % intervals.
 
-    python benchmarks/compression.py                  Gemma 3 270M, 8 kB and 20 questions a language
-    python benchmarks/compression.py --times 8        eight times as much text, questions and calibration
+    python benchmarks/compression.py                  Gemma 3 270M, 6 kB and 6 questions a language
+    python benchmarks/compression.py --times 20       twenty times as much text, questions and calibration
     python benchmarks/compression.py --model FOLDER   another Gemma 3 folder, such as 61-quantize/model of a run
     python benchmarks/compression.py --quick          small slices: at most 3 minutes once the environment is there
 
@@ -187,7 +187,7 @@ def main() -> None:
     keep_freed_memory()
     logging.disable(logging.WARNING)
     more = options.times
-    size = Size(2048, 4, 4, 96) if options.quick else Size(8_192 * more, 20 * more, 24 * more, 160)
+    size = Size(2048, 4, 4, 96) if options.quick else Size(6_144 * more, 6 * more, 16 * more, 128)
     folder = Path(options.model) if options.model else gemma()
     with tempfile.TemporaryDirectory() as place:
         rows = table(folder, size, Path(place))

@@ -177,10 +177,10 @@ def wide(
 def rounded() -> Callable[..., None]:
     """Write a folder rounded to few bits in the format that llm-compressor writes, by arithmetic of our own.
 
-    Symmetric, one scale a row and group; `spoil` multiplies the stored scales.
+    Symmetric, one scale a row and group; `spoil` makes the model too sure of itself, by its last norm.
     """
 
-    def write(model: Path, out: Path, bits: int, *, spoil: float = 1.0) -> None:
+    def write(model: Path, out: Path, bits: int, *, spoil: bool = False) -> None:
         import shutil
 
         import torch
@@ -198,8 +198,10 @@ def rounded() -> Callable[..., None]:
             unsigned = (q + 2 ** (bits - 1)).long().reshape(rows, -1, 32 // bits)
             words = (unsigned << torch.arange(0, 32, bits)).sum(-1)
             found[f"{name}_packed"] = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
-            found[f"{name}_scale"] = (scale.squeeze(-1) * spoil).to(torch.bfloat16)
+            found[f"{name}_scale"] = scale.squeeze(-1).to(torch.bfloat16)
             found[f"{name}_shape"] = torch.tensor([rows, columns])
+        if spoil:
+            found["model.norm.weight"] = torch.full_like(found["model.norm.weight"], 60.0)
         shutil.copytree(model, out)
         save_file(found, out / "model.safetensors", {"format": "pt"})
         config = json.loads((out / "config.json").read_text("utf-8"))
