@@ -72,7 +72,9 @@ def test_the_process_is_offline_and_sees_none_of_our_packages(
         ),
         ("echo broken pipe of snakes >&2; exit 1", ModelError, r"failed \(broken pipe of snakes\)"),
         ("kill -9 $$", MachineError, r"killed \(signal 9\).*deploy\.compress\.samples"),
-        ("exit 0", ModelError, r"the compressor failed \(\)"),
+        ('echo \'{"error": "OSError: No space left on device"}\'; exit 1', MachineError, "too little disk or memory"),
+        ("echo torch.OutOfMemoryError: CUDA out of memory >&2; exit 1", MachineError, "too little disk or memory"),
+        ("exit 0", ModelError, r"the compressor failed \(without a word\)"),
     ],
 )
 def test_a_process_that_ends_badly_is_one_sentence_and_leaves_nothing(

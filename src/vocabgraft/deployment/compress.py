@@ -25,6 +25,7 @@ Say = Callable[[str], None]
 GROUP = 128  # columns that share a scale
 WORKER = Path(__file__).with_name("compressor_worker.py")
 _COMPRESSED = re.compile(r"(?:^|\.)layers\.\d+\..*proj\.weight$")
+_MACHINE = re.compile(r"no space left|os error 28|out of memory|cannot allocate memory", re.IGNORECASE)
 # As `machine.keep_freed_memory` does for us: on a CPU fresh pages cost more than the arithmetic.
 _KEEP_FREED_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -108,8 +109,10 @@ def _run(python: Path, job: Path, log: Path, what: str, say: Say) -> dict[str, A
             f"{what}: the compressor was killed (signal {-worker.returncode}); mostly memory ran out: use a machine "
             "with more, or fewer and shorter calibration texts (deploy.compress.samples, deploy.compress.window)"
         )
-    reason = told.get("error") or log.read_text("utf-8").strip()
-    raise ModelError(f"{what}: the compressor failed ({' '.join(reason.split())[-_LAST_WORDS:]})")
+    reason = " ".join((told.get("error") or log.read_text("utf-8")).split())[-_LAST_WORDS:]
+    if _MACHINE.search(reason):  # another method would fare no better
+        raise MachineError(f"{what}: the machine has too little disk or memory ({reason}); make room, or use another")
+    raise ModelError(f"{what}: the compressor failed ({reason or 'without a word'})")
 
 
 def _news(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ import resource
 import shutil
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def compress(job: dict[str, Any], out: Path) -> dict[str, Any]:
         "tokens": sum(row["input_ids"].numel() for row in read["dataset"]) if read else 0,
         "seconds": round(seconds, 1),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "versions": {name: version(name) for name in ("llmcompressor", "compressed-tensors", "transformers", "torch")},
         "bytes": sum(p.stat().st_size for p in out.glob("*.safetensors")),
     }
 
