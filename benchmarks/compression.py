@@ -1,6 +1,6 @@
 """What compression for vLLM and quantisation for llama.cpp cost a model, on the same items, with 95 % intervals.
 
-    python benchmarks/compression.py                  Gemma 3 270M, 6 kB and 6 questions a language
+    python benchmarks/compression.py                  Gemma 3 270M, 12 kB and 30 questions a language
     python benchmarks/compression.py --times 20       twenty times as much text, questions and calibration
     python benchmarks/compression.py --model FOLDER   another Gemma 3 folder, such as 61-quantize/model of a run
     python benchmarks/compression.py --quick          small slices: at most 3 minutes once the environment is there
@@ -8,7 +8,7 @@
 Compressed by llm-compressor in its own environment (made on first use: minutes, more than 1 GB), calibrated on the
 samples' tuning pairs in the chat format and on medical law and English medical text; measured on other documents of
 both, and on KorMedMCQA (train, valid) and English medical questions. Weights are read back as stored, in float32.
-Before that, `unpacked`: whether our reading of the packed weights is compressed-tensors' own, bit for bit.
+Then `unpacked_alike`: whether our reading of the packed weights is compressed-tensors' own, bit for bit.
 It needs ../shared/data; without it, it says so and stops. Last line: one JSON object.
 """
 
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ DATA = Path("../shared/data")
 TEXTS = {"korean": "ko/medical_law.jsonl.zst", "english": "en/medical.jsonl.zst"}
 QUESTIONS = {"korean": "kormedmcqa_train_valid.jsonl.zst", "english": "english_medical.jsonl.zst"}
 COMPRESSED, GGUF = ("rtn", "awq", "gptq", "w8a16"), ("q4_1", "q8_0")
+WINDOW = 512  # bytes of text scored at a time: many windows of little text
 # Run by the environment's Python: every packed weight as compressed-tensors itself gives it.
 THEIRS = """
 import sys, torch
@@ -102,8 +103,8 @@ def material(size: Size) -> Material:
     """Three windows of a document at most, and questions picked by hash."""
     texts, questions = {}, {}
     for side in TEXTS:
-        parts = (w for t in documents(side, held_out=True) for w in windows([t], 1024, 3072))
-        texts[side] = list(windows(parts, 1024, size.text_bytes))
+        parts = (w for t in documents(side, held_out=True) for w in windows([t], WINDOW, 3 * WINDOW))
+        texts[side] = list(windows(parts, WINDOW, size.text_bytes))
         found = read_questions([str(DATA / "mcq" / QUESTIONS[side])], Tally())
         questions[side] = sorted(found, key=lambda q: rank(q.id + q.question))[: size.questions]
     return Material(texts, questions)
@@ -132,18 +133,25 @@ def measured(folder: Path, what: Material, put: Any = None) -> Measured:
 
 def one_compressed(method: str, folder: Path, place: Path, texts: list[list[int]]) -> tuple[dict[str, Any], Any]:
     """Compress; what it took, and how to put it into a live model."""
-    from vocabgraft.deployment.compressed_weights import compressed_weights, put_compressed
+    from vocabgraft.deployment.compressed_weights import put_compressed
 
     python, out = compressor_python(cache_folder(), say), place / method
     facts = compress(folder, out, method, python=python, calibration=texts, dtype="float32", say=say)
-    theirs = place / f"{method}.safetensors"
-    subprocess.run([python, "-I", "-c", THEIRS, out, theirs], check=True, stdout=sys.stderr)
+    return facts, lambda live: put_compressed(out, live)
+
+
+def unpacked_alike(out: Path) -> bool:
+    """Whether our reading of every packed weight is compressed-tensors' own, bit for bit."""
     from safetensors.torch import load_file
 
+    from vocabgraft.deployment.compressed_weights import compressed_weights
+
+    theirs = out.with_suffix(".theirs")
+    python = compressor_python(cache_folder(), say)
+    subprocess.run([python, "-I", "-c", THEIRS, out, theirs], check=True, stdout=sys.stderr)
     other = load_file(theirs)
     ours = {name: value for name, value in compressed_weights(out) if name in other}
-    same = len(ours) == len(other) and all(bool((ours[n].to(v.dtype) == v).all()) for n, v in other.items())
-    return {**facts, "unpacked": same}, lambda live: put_compressed(out, live)
+    return len(ours) == len(other) and all(bool((ours[n].to(v.dtype) == v).all()) for n, v in other.items())
 
 
 def one_gguf(method: str, folder: Path, place: Path) -> tuple[dict[str, Any], Any]:
@@ -153,12 +161,12 @@ def one_gguf(method: str, folder: Path, place: Path) -> tuple[dict[str, Any], An
     return facts, lambda live: put_stored(out, live)
 
 
-def table(folder: Path, size: Size, place: Path) -> list[dict[str, Any]]:
-    """One row a method; a method that fails is a row that says so."""
+def table(folder: Path, size: Size, place: Path, methods: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a method, the full model first."""
     what, texts = material(size), calibration(folder, size)
     say(f"{len(texts)} calibration texts, {sum(map(len, texts)):,} tokens")
     full, rows = measured(folder, what), []
-    for method in (*COMPRESSED, *GGUF):
+    for method in methods:
         makes_gguf = method in GGUF
         facts, put = one_gguf(method, folder, place) if makes_gguf else one_compressed(method, folder, place, texts)
         found = losses(full, measured(folder, what, put), what, max_rise=0.015, max_accuracy_loss=1.0)
@@ -168,6 +176,9 @@ def table(folder: Path, size: Size, place: Path) -> list[dict[str, Any]]:
             for x in found
         ]
         say(f"{method}: {facts}; {'; '.join(x.sentence for x in found)}")
+    for row in rows:
+        if row["method"] in COMPRESSED:
+            row["unpacked_alike"] = unpacked_alike(place / row["method"])
     told = {s: round(b.per_byte, 5) for s, b in full.bits.items()}
     right = {s: round(sum(r) / len(r), 4) for s, r in full.right.items()}
     return [{"method": "full", "bits_per_byte": told, "accuracy": right}, *rows]
@@ -178,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small slices")
     parser.add_argument("--times", type=int, default=1, metavar="N", help="N times as much of everything")
+    parser.add_argument("--methods", nargs="+", default=(*COMPRESSED, *GGUF), choices=(*COMPRESSED, *GGUF))
     parser.add_argument("--model", metavar="FOLDER", help="a Gemma 3 folder; without it Gemma 3 270M")
     options = parser.parse_args()
     if not DATA.is_dir():
@@ -187,10 +199,10 @@ def main() -> None:
     keep_freed_memory()
     logging.disable(logging.WARNING)
     more = options.times
-    size = Size(2048, 4, 4, 96) if options.quick else Size(6_144 * more, 6 * more, 16 * more, 128)
+    size = Size(3_072, 3, 4, 96) if options.quick else Size(12_288 * more, 30 * more, 32 * more, 192)
     folder = Path(options.model) if options.model else gemma()
     with tempfile.TemporaryDirectory() as place:
-        rows = table(folder, size, Path(place))
+        rows = table(folder, size, Path(place), options.methods)
     print(json.dumps({"model": folder.name, **vars(size), "rows": rows}))
 
 
