@@ -138,3 +138,4 @@ def test_nothing_but_weights_configuration_and_the_sources_own_files_stay(wide: 
     for name in source - {"model.safetensors", "config.json"}:
         assert (tmp_path / name).read_bytes() == (wide(True) / name).read_bytes()
     assert (tmp_path / "config.json").read_text("utf-8") == "written here"
+    assert (tmp_path / "model-00001-of-00001.safetensors").stat().st_mode & 0o777 == 0o644

@@ -17,12 +17,12 @@ def bits(loss: float, low: float, high: float, side: str = "target") -> Loss:
 @pytest.mark.parametrize(
     ("found", "passed", "conclusive", "says"),
     [
-        (bits(0.008, 0.005, 0.011), True, True, "+0.8 % lost (+0.5 to +1.1; 1.5 allowed): within"),
-        (bits(0.012, 0.005, 0.02), True, False, "+1.2 % lost (+0.5 to +2.0; 1.5 allowed): within, not conclusive"),
-        (bits(0.02, 0.012, 0.03), False, False, "+2.0 % lost (+1.2 to +3.0; 1.5 allowed): too much, not conclusive"),
-        (bits(0.2, 0.18, 0.22), False, True, "+20.0 % lost (+18.0 to +22.0; 1.5 allowed): too much"),
-        (bits(-0.001, -0.002, 0.0), True, True, "-0.1 % lost (-0.2 to +0.0; 1.5 allowed): within"),
-        (bits(0.015, 0.01, 0.015), True, True, "+1.5 % lost (+1.0 to +1.5; 1.5 allowed): within"),
+        (bits(0.008, 0.005, 0.011), True, True, "+0.80 % lost (+0.50 to +1.10; 1.5 allowed): within"),
+        (bits(0.012, 0.005, 0.02), True, False, "+1.20 % lost (+0.50 to +2.00; 1.5 allowed): within, not conclusive"),
+        (bits(0.02, 0.012, 0.03), False, False, "+2.00 % lost (+1.20 to +3.00; 1.5 allowed): too much, not conclusive"),
+        (bits(0.2, 0.18, 0.22), False, True, "+20.00 % lost (+18.00 to +22.00; 1.5 allowed): too much"),
+        (bits(-0.001, -0.002, 0.0), True, True, "-0.10 % lost (-0.20 to +0.00; 1.5 allowed): within"),
+        (bits(0.015, 0.01, 0.015), True, True, "+1.50 % lost (+1.00 to +1.50; 1.5 allowed): within"),
     ],
 )
 def test_a_loss_is_judged_by_its_estimate_and_its_interval_is_told(
@@ -45,11 +45,11 @@ def test_losses_are_paired_by_window_and_by_question() -> None:
     assert not text.passed
     assert (asked.loss, asked.most) == (0.125, 0.01)
     assert asked.low < 0.01 < asked.high, "one of eight questions shows nothing"
-    assert "+12.5 points lost" in asked.sentence
-    assert asked.sentence.endswith("1.0 allowed): too much, not conclusive")
+    assert "+12.50 points lost" in asked.sentence
+    assert asked.sentence.endswith("1 allowed): too much, not conclusive")
     same = losses(full, full, what, max_rise=0.015, max_accuracy_loss=1.0)
     assert [x.loss for x in same] == [0.0, 0.0]
-    assert same[1].sentence.startswith("target accuracy +0.0 points lost")
+    assert same[1].sentence.startswith("target accuracy +0.00 points lost")
 
 
 GOOD, BAD = Attempt("w8a16", (bits(0.001, 0.0, 0.002),)), Attempt("awq", (bits(0.2, 0.1, 0.3),))

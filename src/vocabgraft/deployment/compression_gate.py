@@ -74,7 +74,7 @@ class Loss:
         shown, low, high, most = (100 * x for x in (self.loss, self.low, self.high, self.most))
         verdict = "within" if self.passed else "too much"
         return (
-            f"{self.side} {self.measure} {shown:+.1f} {unit} lost ({low:+.1f} to {high:+.1f}; {most:.1f} allowed): "
+            f"{self.side} {self.measure} {shown:+.2f} {unit} lost ({low:+.2f} to {high:+.2f}; {most:g} allowed): "
             f"{verdict}{'' if self.conclusive else ', not conclusive'}"
         )
 

@@ -138,7 +138,9 @@ def keep_what_belongs(source: Path, out: Path) -> None:
         return path.name == "config.json" or path.name.endswith((".safetensors", ".safetensors.index.json"))
 
     for path in out.iterdir():
-        if not made_here(path):
+        if made_here(path):
+            path.chmod(0o644)  # safetensors writes for its owner alone
+        else:
             path.unlink()
     for path in source.iterdir():
         if path.suffix in {".json", ".jinja", ".model"} and not made_here(path):
