@@ -168,3 +168,61 @@ def world(request: pytest.FixtureRequest, make_world: Callable[..., World]) -> W
 def tied_world(make_world: Callable[[bool], World]) -> World:
     """The tiny world with one matrix, for what does not depend on it."""
     return make_world(True)
+
+
+@pytest.fixture(scope="session")
+def wide(
+    korean: tuple[str, ...], english: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], Path]:
+    """Folders of random Gemma 3 whose layers divide into groups of 128 columns, which the tiny world's do not."""
+    from vocabgraft.models.random_gemma3 import TinyShape, write_random_gemma3
+
+    root = tmp_path_factory.mktemp("wide")
+    shape = TinyShape(hidden=128, intermediate=256, heads=4, kv_heads=2)
+
+    def make(tied: bool) -> Path:
+        folder = root / ("tied" if tied else "untied")
+        if not folder.exists():
+            write_random_gemma3(folder, [*english, *korean[::3]], seed=0, tied=tied, shape=shape)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rounded() -> Callable[..., None]:
+    """Write a folder rounded to few bits in the format that llm-compressor writes, by arithmetic of our own.
+
+    Symmetric, one scale a row and group; `spoil` makes the model too sure of itself, by its last norm.
+    """
+
+    def write(model: Path, out: Path, bits: int, *, spoil: bool = False) -> None:
+        import shutil
+
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        found = {}
+        for name, weight in load_file(model / "model.safetensors").items():
+            if not name.endswith("_proj.weight"):
+                found[name] = weight
+                continue
+            rows, columns = weight.shape
+            groups = weight.float().reshape(rows, -1, 128)
+            scale = (groups.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).to(torch.bfloat16).float()
+            q = (groups / scale).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).reshape(rows, columns)
+            unsigned = (q + 2 ** (bits - 1)).long().reshape(rows, -1, 32 // bits)
+            words = (unsigned << torch.arange(0, 32, bits)).sum(-1)
+            found[f"{name}_packed"] = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+            found[f"{name}_scale"] = scale.squeeze(-1).to(torch.bfloat16)
+            found[f"{name}_shape"] = torch.tensor([rows, columns])
+        if spoil:
+            found["model.norm.weight"] = torch.full_like(found["model.norm.weight"], 60.0)
+        shutil.copytree(model, out)
+        save_file(found, out / "model.safetensors", {"format": "pt"})
+        config = json.loads((out / "config.json").read_text("utf-8"))
+        weights = {"num_bits": bits, "group_size": 128, "symmetric": True}
+        config["quantization_config"] = {"format": "pack-quantized", "config_groups": {"group_0": {"weights": weights}}}
+        (out / "config.json").write_text(json.dumps(config), "utf-8")
+
+    return write

@@ -191,6 +191,7 @@ FIRST_STALE = [
     ("lora.rank=8", "36-stage6", "lora.rank was 4, is now 8"),
     ("instruct.tokens=512", "41-instruct", "instruct.tokens was 1024, is now 512"),
     ("deploy.quantize=q8_0", "61-quantize", "deploy.quantize was q4_1, is now q8_0"),
+    ("deploy.compress.samples=8", "61-quantize", "deploy.compress.samples was 256, is now 8"),
     ("deploy.question=왜?", "62-serve",
      "deploy.question was 고혈압 환자에게 권장되는 생활 습관을 알려 주세요., is now 왜?"),
 ]  # fmt: skip

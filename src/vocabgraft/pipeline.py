@@ -96,7 +96,8 @@ STEPS: tuple[Step, ...] = (
     # The model card that ships with the weights quotes 51 and 52.
     Step("61-quantize", "quantise and prove it", "deployment:quantize_model",
          ("41-instruct", "51-korean", "52-english", "04-preprocess", "13-expand-tokenizer"),
-         ("name", "title", "deploy.quantize", "deploy.max_rise", "deploy.greedy_prompts"), revision=2),
+         ("name", "title", "deploy.quantize", "deploy.max_rise", "deploy.greedy_prompts", "deploy.compress"),
+         revision=2),
     Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",)),
 )  # fmt: skip
 KEYS = tuple(s.key for s in STEPS)

@@ -97,6 +97,17 @@ class Recipe(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _layers_divide_into_groups(self) -> Recipe:
+        shape = self.base.shape
+        widths = {"hidden": shape.hidden, "intermediate": shape.intermediate, "heads x head_dim": shape.attention}
+        odd = [f"{name} = {width:,}" for name, width in widths.items() if width % 128]
+        if self.deploy.compress.methods and odd:
+            raise ValueError(
+                f"deploy.compress.methods: {odd[0]} of base.shape is no multiple of 128, a group of weights"
+            )
+        return self
+
     def section(self, dotted: str) -> Any:
         """The resolved value at `data.target` or `stage.3`, as plain JSON types; None for a stage that is not there."""
         value: Any = self.model_dump(mode="json")

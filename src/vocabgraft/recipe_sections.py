@@ -35,6 +35,11 @@ class Shape(Section):
     vocabulary: Positive
     """Rows of the embedding matrix."""
 
+    @property
+    def attention(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head_dim
+
 
 class Base(Section):
     """The model that learns: where it comes from and on which terms."""
@@ -296,6 +301,21 @@ class Evaluate(Section):
     """Points of accuracy in the base language that may be lost and still count as kept (95 % interval inside)."""
 
 
+class Compress(Section):
+    """A folder for vLLM beside the GGUF: methods in order, the first that loses little enough ships. [] for none."""
+
+    methods: tuple[Literal["awq", "gptq", "w8a16"], ...] = ()
+    """awq and gptq: weights of 4 bits, chosen by calibration text; w8a16: of 8 bits, rounded."""
+    max_rise: Annotated[float, Field(gt=0)] = 0.015
+    """Gate: share by which bits per byte may rise on either side …"""
+    max_accuracy_loss: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """… and points of accuracy that may be lost on either side's questions."""
+    samples: Positive = 256
+    """Calibration texts: tuning pairs in the chat format, and training text of both sides."""
+    window: Positive = 512
+    """Tokens of a calibration text, at most."""
+
+
 class Deploy(Section):
     """Formats of the result and the proof that it serves."""
 
@@ -305,3 +325,4 @@ class Deploy(Section):
     """Gate: share by which quantising may raise bits per byte."""
     question: str
     greedy_prompts: Positive = 20
+    compress: Compress = Compress()

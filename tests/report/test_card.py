@@ -29,6 +29,7 @@ def test_the_card_carries_figures_use_licences_and_changes(ledger: Ledger) -> No
         "| bits per byte, target (lower is better) | 1.533 | 1.444 | −5.8 % |",
         "21.2 % [13.7, 31.5], n = 80",
         "Not distinguishable from chance (p = 0.4, n = 80).",
+        "Compressed for vLLM: Shipped: gptq: target bits per byte +1.2 % lost (+0.9 to +1.5; 1.5 allowed): within.",
         "Research; not for clinical use.",
         "| KorMedMCQA | CC-BY-NC-2.0 |  | non-commercial |",
         "modified files",

@@ -132,6 +132,13 @@ def test_how_near_the_served_file_is_to_the_model_is_told(ledger: Ledger) -> Non
     assert "17 of 20" in told
 
 
+def test_every_method_that_was_tried_for_vllm_is_shown(ledger: Ledger) -> None:
+    words = Page(render(ledger)).words
+    assert "the compressor failed" in words
+    assert "1 min 04 s" in words
+    assert "Shipped: gptq: target bits per byte +1.2 % lost (+0.9 to +1.5; 1.5 allowed): within." in words
+
+
 def test_any_single_missing_metric_leaves_a_page(metrics: Metrics, make: Callable[..., Ledger]) -> None:
     for step, values in metrics.items():
         for name in list(values):

@@ -143,6 +143,7 @@ def _verdicts(ledger: Ledger) -> list[str]:
         (figures.step_title(ledger, key), " ".join(said for tell in tellers if (said := tell(ledger, key))))
         for key in ("51-korean", "52-english")
     ]
+    found.append(("Compressed for vLLM", figures.compressed(ledger)))
     return [f"{_markdown(title)}: {_markdown(sentence)}" for title, sentence in found if sentence]
 
 

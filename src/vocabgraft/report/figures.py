@@ -138,6 +138,12 @@ def verdict(ledger: Ledger, key: str) -> str:
     return sentence if isinstance(sentence, str) else ""
 
 
+def compressed(ledger: Ledger) -> str:
+    """Which method ships for vLLM and what it lost, as the step wrote it; empty where none was asked for."""
+    sentence = ledger.find("61-quantize", "compressed", "verdict")
+    return sentence if isinstance(sentence, str) else ""
+
+
 def sets(ledger: Ledger, key: str) -> str:
     """What was found of each of several benchmarks, sentence by sentence; empty where there was one."""
     found = ledger.find(key, "choices", "sets")

@@ -178,7 +178,22 @@ def deployment(ledger: Ledger) -> str:
             f"on {asked:.0f} prompts. {greedy}"
         )
     head = ("bits per byte", "full", "quantised", "change")
-    return section("Files", table(("file", "size"), sizes, (1,)), table(head, cost, (1, 2, 3)), paragraph(greedy))
+    parts = [table(("file", "size"), sizes, (1,)), table(head, cost, (1, 2, 3)), paragraph(greedy)]
+    return section("Files", *parts, _attempts(ledger), paragraph(figures.compressed(ledger)))
+
+
+def _attempts(ledger: Ledger) -> str:
+    """Every method that was tried for vLLM, beside plain rounding to 4 bits."""
+    tried = ledger.find("61-quantize", "compressed", "attempts")
+    found = [*(tried if isinstance(tried, list) else []), ledger.find("61-quantize", "compressed", "rounding")]
+    rows = []
+    for each in (a for a in found if isinstance(a, dict)):
+        lost = each.get("losses")
+        said = [str(x.get("sentence", "")) for x in (lost if isinstance(lost, list) else []) if isinstance(x, dict)]
+        told = str(each.get("error") or "; ".join(said))
+        row = (numbers.size(each.get("bytes")), numbers.duration(each.get("seconds")), told)
+        rows.append((str(each.get("method", "")), *row))
+    return table(("for vLLM, by", "weights", "time", "against the full model (95 % interval)"), rows, (1, 2))
 
 
 def served(ledger: Ledger) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vocabgraft.durable import write_text
 from vocabgraft.errors import ProofError, RunError
+from vocabgraft.steps.compression import COMPRESSED, compressed_model
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.embedding import probe
@@ -19,7 +20,8 @@ _COMPARED = 50  # prompts after which next tokens are compared: a forward pass e
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write HF folder, adapter, f16 and 4-bit GGUF; measure what quantising costs; compare what HF and GGUF say next."""
+    """Write what ships: HF folder, adapter, GGUF in f16 and 4 bit, what vLLM loads; measure what each loses, and what
+    transformers and llama.cpp say next."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
@@ -48,6 +50,9 @@ def quantize_model(context: Context) -> StepResult:
     weights = {"bytes": sum(p.stat().st_size for p in shipped.glob("*.safetensors"))}
     files = written | {"model/*.safetensors": weights, "adapter/": {"bytes": ship_adapter(context)}}
     metrics = {"files": files, "bits_per_byte": bits, **agreement}
+    if compressed := compressed_model(context, model):
+        files[f"{COMPRESSED}/*.safetensors"] = {"bytes": compressed["bytes"]}
+        metrics["compressed"] = compressed
     write_papers(context, metrics)
     return StepResult(metrics)
 

@@ -10,11 +10,12 @@ from vocabgraft.durable import write_text
 from vocabgraft.report.card import model_card, notice
 from vocabgraft.report.ledger import read_ledger
 from vocabgraft.run import describe_outputs
+from vocabgraft.steps.compression import COMPRESSED
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.embedding import adapter_spec
 from vocabgraft.steps.tokenizer import load_expansion
 
-FOLDERS = ("model", "adapter")
+FOLDERS = ("model", "adapter", COMPRESSED)
 
 
 def ship_adapter(context: Context) -> int:
@@ -43,9 +44,10 @@ def write_papers(context: Context, metrics: dict[str, Any]) -> None:
     ledger = read_ledger(context.run.folder)
     theirs = context.base_folder() / "NOTICE"
     kept = f"\nThe base model's own notice:\n\n{theirs.read_text('utf-8')}" if theirs.is_file() else ""
-    for folder in FOLDERS:
-        write_text(context.out / folder / "NOTICE", notice(ledger) + kept)
+    folders = [folder for name in FOLDERS if (folder := context.out / name).is_dir()]
+    for folder in folders:
+        write_text(folder / "NOTICE", notice(ledger) + kept)
     shipped = {"metrics": metrics, "outputs": describe_outputs(context.out)}
     card = model_card(replace(ledger, manifests=ledger.manifests | {context.key: shipped}))
-    for folder in FOLDERS:
-        write_text(context.out / folder / "README.md", card)
+    for folder in folders:
+        write_text(folder / "README.md", card)
