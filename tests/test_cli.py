@@ -29,10 +29,10 @@ SURFACE = {
     "status": "--json RUN",
     "show": "--json RUN STEP",
     "report": "--json --out RUN",
-    "chat": "--ask --json --max-tokens RUN",
+    "chat": "--ask --compare --engine --json --max-tokens RUN",
     "bakeoff": "--json --seeds --start --steps --trained RUN",
     "measure": "--json --min-count --pieces --script BASE TEXT",
-    "serve": "--json --key --port RUN",
+    "serve": "--engine --json --key --port RUN",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",
     "doctor": "--json",
 }

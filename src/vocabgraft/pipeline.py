@@ -97,7 +97,7 @@ STEPS: tuple[Step, ...] = (
     Step("61-quantize", "quantise and prove it", "deployment:quantize_model",
          ("41-instruct", "51-korean", "52-english", "04-preprocess"),
          ("name", "title", "deploy.quantize", "deploy.max_rise", "deploy.greedy_prompts")),
-    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",)),
+    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",), revision=2),
 )  # fmt: skip
 KEYS = tuple(s.key for s in STEPS)
 

@@ -1,4 +1,4 @@
-"""Check that the served GGUF says what the Hugging Face folder says: greedy continuations, side by side.
+"""Check that what is served says what the Hugging Face folder says: greedy continuations and log-probabilities.
 
 Tokenizer, weights and graph are all re-implemented in llama.cpp, so this one comparison covers the whole
 export. Quantised weights flip near ties; the margin between the two best probabilities at the first
@@ -20,6 +20,14 @@ class Completes(Protocol):
         ...
 
 
+class Weighs(Protocol):
+    """What is asked of a server: log-probabilities of the most likely next tokens (`client.Client` does)."""
+
+    def complete(self, prompt: str, *, max_tokens: int, top: int) -> dict[str, Any]:
+        """Continue `prompt`; the result has `top`: for each place, id -> log-probability."""
+        ...
+
+
 def greedy_agreement(
     model_folder: Path, server: Completes, prompts: Sequence[str], *, tokens: int = 12
 ) -> list[dict[str, Any]]:
@@ -29,6 +37,34 @@ def greedy_agreement(
     generated tokens, or None). A row that differs also has `margin`: the difference of transformers' two
     highest probabilities at that position, 0 to 1.
     """
+    model, tokenizer = _reference(model_folder)
+    return [_compare(model, tokenizer, server, prompt, tokens) for prompt in prompts]
+
+
+def top_agreement(model_folder: Path, server: Weighs, prompts: Sequence[str], *, top: int = 5) -> list[dict[str, Any]]:
+    """Compare the next token's log-probabilities of transformers (float32, CPU) and the server, prompt by prompt.
+
+    Each row: `prompt`, `difference`: the largest over the `top` tokens most likely to the server, in nats; `same`:
+    whether they are also transformers' `top`. Near-ties change places, so the difference is what to judge by. Both are
+    None where the server tells nothing: llama.cpp does not while a letter of several tokens is unfinished.
+    """
+    import torch
+
+    model, tokenizer = _reference(model_folder)
+    rows = []
+    for prompt in prompts:
+        with torch.inference_mode():
+            logits = model(**tokenizer(prompt, return_tensors="pt"), logits_to_keep=1).logits[0, -1]
+        ours = logits.float().log_softmax(-1)
+        row: dict[str, Any] = {"prompt": prompt, "difference": None, "same": None}
+        for theirs in server.complete(prompt, max_tokens=1, top=top)["top"]:
+            row["difference"] = max(abs(float(ours[i]) - p) for i, p in theirs.items())
+            row["same"] = set(ours.topk(top).indices.tolist()) == set(theirs)
+        rows.append(row)
+    return rows
+
+
+def _reference(model_folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,7 +75,7 @@ def greedy_agreement(
         model = AutoModelForCausalLM.from_pretrained(
             model_folder, dtype=torch.float32, attn_implementation="eager"
         ).eval()
-    return [_compare(model, tokenizer, server, prompt, tokens) for prompt in prompts]
+    return model, tokenizer
 
 
 def _compare(model: Any, tokenizer: Any, server: Completes, prompt: str, tokens: int) -> dict[str, Any]:
