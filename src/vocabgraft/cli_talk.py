@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/korean-gemma-270m.")]
 EngineArg = Annotated[str, typer.Option(help="llama.cpp, transformers or vllm.")]
+_CONTEXT = 8192  # tokens of a conversation; a model made for fewer takes fewer
 _CHIPS = ("white on dark_blue", "white on grey30")
 
 
@@ -86,11 +87,11 @@ def _engine(name: str) -> Any:
 
 
 def _place() -> dict[str, Any]:
-    """Where a model runs here."""
+    """Where a model runs here, and how much it can read and write at once."""
     from vocabgraft.machine import detect
 
     machine = detect(Path.cwd())
-    return {"threads": machine.threads, "device": machine.device}
+    return {"threads": machine.threads, "device": machine.device, "context": _CONTEXT}
 
 
 def _finished(run: Path) -> Run:

@@ -72,8 +72,11 @@ def _back(engine: Engine, model: Path, stack: ExitStack, threads: int, context: 
         llama = stack.enter_context(LlamaServer(model, key=inner, threads=threads, context=context))
         return LlamaForward(llama.url, inner)
     if engine == "transformers":
+        import torch
+
         from vocabgraft.deployment.transformers_server import TransformersBack
 
+        device = device if torch.cuda.is_available() else "cpu"
         return TransformersBack(model, name=model.name, context=context, dtype=dtype, device=device)
     if engine == "vllm":
         from vocabgraft.deployment.vllm_server import VllmServer

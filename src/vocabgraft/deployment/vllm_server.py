@@ -9,6 +9,7 @@ answered without it, hence the door. bfloat16, because vLLM refuses float16 for 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -41,7 +42,7 @@ _EXTRA = {"skip_special_tokens": False}
 class VllmServer:
     """A running vLLM for one model folder; a context manager, up when entered. `url` and `key` are for the door only.
 
-    `arguments` are added to the command. Raises MachineError where vLLM is missing, too old or does not come up,
+    `context` is cut to what the model was made for, `arguments` are added to the command. Raises MachineError where vLLM is missing, too old or does not come up,
     ModelError where the folder cannot be served.
     """
 
@@ -71,7 +72,8 @@ class VllmServer:
         self.url = f"http://{HOST}:{port}"
         self.forward = Forward(self.url, self.key, extra=_EXTRA)
         self._log = tempfile.TemporaryFile()
-        command = [executable, *command_line(self.folder, self.name, port, self.context, self.memory), *self.arguments]
+        context = min(self.context, _longest(self.folder))
+        command = [executable, *command_line(self.folder, self.name, port, context, self.memory), *self.arguments]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -138,6 +140,12 @@ def environment(key: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in _OURS}
     offline = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return kept | offline | {"VLLM_API_KEY": key} | dict.fromkeys(_FORCED_OFF, "0")
+
+
+def _longest(folder: Path) -> int:
+    """The longest text the model was made for; vLLM does not start when asked for more."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return int((config.get("text_config") or config).get("max_position_embeddings", 1 << 30))
 
 
 def find_executable() -> str:

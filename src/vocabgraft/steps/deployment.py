@@ -125,7 +125,7 @@ def base_gguf(run: Run, say: Callable[[str], None]) -> Path:
     base, method = run.recipe.base, run.recipe.deploy.quantize
     manifest = run.manifest("01-sources")
     stamp = manifest.fingerprint[:12] if manifest else ""
-    out = run.folder / "compare" / f"{base.name}-{stamp}-{method}.gguf"
+    out = run.folder / "compare" / f"base-{stamp}-{method}.gguf"
     if not out.is_file():
         say(f"writing the base as {method} too, once: {out}")
         out.parent.mkdir(exist_ok=True)

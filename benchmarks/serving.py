@@ -1,0 +1,297 @@
+"""How fast a served model writes and reads Korean: the base against an expanded model, every format and engine.
+
+    python benchmarks/serving.py              llama.cpp f16, q8_0, q4_1, transformers bf16, f32, vLLM where there is one
+    python benchmarks/serving.py --quick      one passage each, transformers f32 only; at most 3 minutes
+    python benchmarks/serving.py --threads 2 --engine llama.cpp
+
+Base: Gemma 3 270M; expanded: the same with 6,000 Korean pieces (`expanded.py`; the first run makes it and the GGUF
+files, a few minutes that are not counted). Both are up at once, each in a process of its own, and are asked in turn, so
+that a busy machine is as busy for one as for the other.
+
+What is written is not left to the models: an untrained one writes noise, and noise of any length. A passage of held-out
+prose costs each model so many tokens in its own tokenizer; the server writes exactly that many (`ignore_eos`), after
+reading the passage before. The time this takes is the time the passage takes, since a token costs the same whatever it
+spells. `free` is the other figure, 64 tokens written as the models like, for the record only.
+
+    tokens/s        written after the first one
+    characters/s    of the passage, at this speed
+    first token     seconds until it comes, the passage before having been read
+    memory          peak of the server's process and its children, GB
+    bound           tokens/s at which memory is read as fast as numpy copies it (bytes read and bytes written are
+                    counted): all weights are read for each token, an input embedding of its own excepted
+
+vLLM is measured where $VOCABGRAFT_VLLM or PATH has it. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bases import gemma, say
+from expanded import expanded, korean, source
+
+from vocabgraft.deployment.client import Client
+from vocabgraft.deployment.door import COMPLETE
+from vocabgraft.machine import cache_folder
+from vocabgraft.tokenizer.measure import load_tokenizer
+
+GGUF = ("f16", "q8_0", "q4_1")
+FREE_TOKENS = 64
+LETTERS, QUICK_LETTERS = 300, 100
+ROUNDS, QUICK_ROUNDS = 3, 1
+
+
+@dataclass(frozen=True)
+class Format:
+    """An engine and how the weights lie in it."""
+
+    engine: str
+    name: str
+
+    def model(self, folder: Path) -> Path:
+        """The file or folder to serve; a GGUF file is made when it is not there."""
+        if self.engine != "llama.cpp":
+            return folder
+        from vocabgraft.deployment.gguf_export import export_gguf
+
+        out = cache_folder() / "serving" / f"{folder.name}-{self.name}.gguf"
+        if not out.is_file():
+            say(f"writing {out.name}")
+            out.parent.mkdir(exist_ok=True)
+            export_gguf(folder, out, quantization=self.name)
+        return out
+
+    @property
+    def dtype(self) -> str:
+        return "float32" if self.name == "f32" else "bfloat16"
+
+    def bytes_per_token(self, model: Path) -> int:
+        """Weights read for one token."""
+        if self.engine == "llama.cpp":
+            from vocabgraft.models.gguf_file import open_gguf
+
+            sizes = {t.name: int(t.n_bytes) for t in open_gguf(model).tensors}
+            return sum(sizes.values()) - (sizes["token_embd.weight"] if "output.weight" in sizes else 0)
+        from safetensors import safe_open
+
+        with safe_open(model / "model.safetensors", "pt") as file:
+            count = sum(_product(file.get_slice(n).get_shape()) for n in file.keys())  # noqa: SIM118 — no mapping
+            untied = [n for n in file.keys() if n.endswith("lm_head.weight")]  # noqa: SIM118
+            if untied:
+                count -= _product(file.get_slice(untied[0]).get_shape())
+        return count * (4 if self.name == "f32" else 2)
+
+
+def _product(shape: list[int]) -> int:
+    found = 1
+    for n in shape:
+        found *= n
+    return found
+
+
+def formats(engines: list[str], quick: bool) -> list[Format]:
+    """What is measured; vLLM only where it is."""
+    found = [Format("llama.cpp", name) for name in GGUF]
+    found += [Format("transformers", name) for name in (("f32",) if quick else ("bf16", "f32"))]
+    if shutil.which(os.environ.get("VOCABGRAFT_VLLM", "vllm")):
+        found.append(Format("vllm", "bf16"))
+    else:
+        say("vllm: not here, not measured")
+    return [f for f in found if f.engine in engines]
+
+
+def bandwidth(seconds: float = 1.0) -> float:
+    """Bytes a second that one thread of numpy reads and writes when it copies 256 MB; the best of several."""
+    import numpy as np
+
+    here = np.ones(1 << 25)
+    there = np.empty_like(here)
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end or not best:
+        started = time.perf_counter()
+        np.copyto(there, here)
+        best = max(best, 2 * here.nbytes / (time.perf_counter() - started))
+    return best
+
+
+@contextmanager
+def served(form: Format, model: Path, threads: int) -> Iterator[tuple[Client, int]]:
+    """A server in a process of its own, and the id of the process."""
+    command = [sys.executable, __file__, "--serve", form.engine, str(model), form.dtype, str(threads)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            told = process.stdout.readline()
+            if not told:
+                raise SystemExit(f"{form.engine} {form.name}: the server did not come up")
+            address = json.loads(told)
+            yield Client(address["url"], address["key"], form.engine), process.pid
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def serve(engine: Any, model: Path, dtype: str, threads: int) -> None:
+    """What the process of a server does, until its standard input ends."""
+    from vocabgraft.deployment.engines import open_server
+    from vocabgraft.deployment.serve import new_key
+
+    if engine == "transformers":
+        import torch
+
+        torch.set_num_threads(threads)
+    with open_server(engine, model, key=new_key(), threads=threads, context=2048, dtype=dtype) as server:
+        print(json.dumps({"url": server.url, "key": server.key}), flush=True)
+        sys.stdin.read()
+
+
+def written(server: Client, prompt: str, tokens: int) -> dict[str, float]:
+    """Time until the first and until the last of `tokens` tokens after `prompt`."""
+    started, first = time.perf_counter(), 0.0
+    body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    for event in server.stream(COMPLETE, body | {"stream_options": {"include_usage": True}}):
+        first = first or time.perf_counter() - started if event.get("choices") else first
+        if usage := event.get("usage"):
+            assert usage["completion_tokens"] == tokens, usage
+    return {"first": first, "each": (time.perf_counter() - started - first) / max(tokens - 1, 1)}
+
+
+def free(server: Client, prompt: str) -> float:
+    """Characters a second of what a model writes of itself."""
+    reply = server.complete(prompt, max_tokens=FREE_TOKENS)
+    return len(reply["text"]) / reply["seconds"]
+
+
+def peak_gb(pid: int) -> float:
+    """Peak resident memory of a process and all below it, GB of 2^30 bytes."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**20
+    below = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    return own + sum(peak_gb(int(child)) for child in below)
+
+
+def measure(form: Format, folders: dict[str, Path], passages: list[str], rounds: int, threads: int) -> dict[str, Any]:
+    """One row: both models, in turn."""
+    models = {name: form.model(folder) for name, folder in folders.items()}
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in models}
+    row: dict[str, Any] = {"engine": form.engine, "format": form.name}
+    with served(form, models["base"], threads) as base, served(form, models["expanded"], threads) as other:
+        servers = {"base": base, "expanded": other}
+        for server, _ in servers.values():
+            server.complete(passages[0], max_tokens=2)  # the first request pays for what is only made once
+        for n in range(rounds):
+            before, passage = passages[n % len(passages)], passages[(n + 1) % len(passages)]
+            for name, (server, _) in servers.items():
+                tokens = count(folders[name], passage)
+                found = written(server, before, tokens)
+                seen[name].append(
+                    {
+                        "tokens_s": 1 / found["each"],
+                        "characters_s": len(passage) / tokens / found["each"],
+                        "first_token_s": found["first"],
+                    }
+                )
+        for name, (server, pid) in servers.items():
+            read = form.bytes_per_token(models[name])
+            figures = {key: statistics.median(f[key] for f in seen[name]) for key in seen[name][0]}
+            row[name] = figures | {"free_characters_s": free(server, passages[0]), "memory_gb": peak_gb(pid)}
+            row[name]["gb_per_token"] = read / 1e9
+    row["characters_s_gain"] = row["expanded"]["characters_s"] / row["base"]["characters_s"]
+    return row
+
+
+def count(folder: Path, text: str) -> int:
+    """Tokens that a text costs."""
+    return len(load_tokenizer(folder).encode(text, add_special_tokens=False).ids)
+
+
+def cut(texts: list[str], letters: int, most: int) -> list[str]:
+    """Passages of running prose: from the middle of long texts, whole words, mostly Hangul."""
+    found = []
+    for text in texts:
+        middle = " ".join(text[len(text) // 2 :].split())
+        passage = middle[middle.find(" ") + 1 :][:letters].rpartition(" ")[0]
+        if sum("가" <= c <= "힣" for c in passage) > 0.6 * letters:
+            found.append(passage)
+        if len(found) == most:
+            break
+    return found
+
+
+def table(rows: list[dict[str, Any]], limit: float) -> Iterator[str]:
+    """One line per engine and format: base > expanded."""
+    head = ("tokens/s", "bound", "characters/s", "gain", "first token", "memory GB", "free char/s")
+    yield f"{'':20}" + "".join(f"{h:>18}" for h in head)
+    for row in rows:
+        base, new = row["base"], row["expanded"]
+        cells = (
+            f"{base['tokens_s']:.1f} > {new['tokens_s']:.1f}",
+            f"{limit / base['gb_per_token'] / 1e9:.1f}",
+            f"{base['characters_s']:.1f} > {new['characters_s']:.1f}",
+            f"{row['characters_s_gain']:.2f}",
+            f"{base['first_token_s']:.2f} > {new['first_token_s']:.2f}",
+            f"{base['memory_gb']:.2f} > {new['memory_gb']:.2f}",
+            f"{base['free_characters_s']:.1f} > {new['free_characters_s']:.1f}",
+        )
+        yield f"{row['engine']:13}{row['format']:7}" + "".join(f"{c:>18}" for c in cells)
+
+
+def rounded(value: Any) -> Any:
+    """Three digits after the point are more than was measured."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def main() -> None:
+    """Measure, print a table, and JSON as the last line."""
+    if sys.argv[1:2] == ["--serve"]:
+        serve(sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one short passage; at most 3 minutes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--engine", action="append", help="llama.cpp, transformers or vllm; may be repeated")
+    arguments = parser.parse_args()
+    texts, held = korean(source())
+    base = gemma()
+    folders = {"base": base, "expanded": expanded(base, Path(source()).name.partition(".")[0], texts)}
+    letters, rounds = (QUICK_LETTERS, QUICK_ROUNDS) if arguments.quick else (LETTERS, ROUNDS)
+    passages = cut(held, letters, rounds + 1)
+    costs = {name: sum(count(folder, p) for p in passages) for name, folder in folders.items()}
+    limit = bandwidth()
+    rows = []
+    for form in formats(arguments.engine or ["llama.cpp", "transformers", "vllm"], arguments.quick):
+        rows.append(measure(form, folders, passages, rounds, arguments.threads))
+        print("\n".join(table(rows[-1:], limit)), file=sys.stderr)
+    print("\n".join(table(rows, limit)))
+    told = {
+        "text": source(),
+        "passages": len(passages),
+        "characters": sum(map(len, passages)),
+        "tokens": costs,
+        "characters_per_token": {name: sum(map(len, passages)) / n for name, n in costs.items()},
+        "bandwidth_gb_s": limit / 1e9,
+        "threads": arguments.threads,
+        "rows": rows,
+    }
+    print(json.dumps(rounded(told), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
