@@ -42,8 +42,8 @@ _EXTRA = {"skip_special_tokens": False}
 class VllmServer:
     """A running vLLM for one model folder; a context manager, up when entered. `url` and `key` are for the door only.
 
-    `context` is cut to what the model was made for, `arguments` are added to the command. Raises MachineError where vLLM is missing, too old or does not come up,
-    ModelError where the folder cannot be served.
+    `context` is cut to what the model was made for, `arguments` are added to the command. Raises MachineError where
+    vLLM is missing or too old, ModelError where the folder cannot be served.
     """
 
     def __init__(
