@@ -10,11 +10,14 @@ that a busy machine is as busy for one as for the other.
 
 What is written is not left to the models: an untrained one writes noise, and noise of any length. A passage of held-out
 prose costs each model so many tokens in its own tokenizer; the server writes exactly that many (`ignore_eos`), after
-reading the passage before. The time this takes is the time the passage takes, since a token costs the same whatever it
-spells. `free` is the other figure, 64 tokens written as the models like, for the record only.
+reading the passage before. A token takes the same time whatever it spells, so characters/s of given prose are tokens/s
+times the characters that a token spells in all of the held-out prose. `free` is the other figure, 64 tokens written as
+the models like, for the record only.
 
-    tokens/s        written after the first one
-    characters/s    of the passage, at this speed
+    tokens/s        written after the first one; the median over passages
+    characters/s    of held-out prose, at this speed
+    per CPU-second  the same by the processor time that the server took for it: on a busy machine, and with one thread,
+                    nearer to what an idle one gives than the clock is
     first token     seconds until it comes, the passage before having been read
     memory          peak of the server's process and its children, GB
     bound           tokens/s at which memory is read as fast as numpy copies it (bytes read and bytes written are
@@ -36,6 +39,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +49,7 @@ from expanded import expanded, korean, source
 from vocabgraft.deployment.client import Client
 from vocabgraft.deployment.door import COMPLETE
 from vocabgraft.machine import cache_folder
-from vocabgraft.tokenizer.measure import load_tokenizer
+from vocabgraft.tokenizer.measure import encode, load_tokenizer
 
 GGUF = ("f16", "q8_0", "q4_1")
 FREE_TOKENS = 64
@@ -160,15 +164,25 @@ def serve(engine: Any, model: Path, dtype: str, threads: int) -> None:
         sys.stdin.read()
 
 
-def written(server: Client, prompt: str, tokens: int) -> dict[str, float]:
-    """Time until the first and until the last of `tokens` tokens after `prompt`."""
-    started, first = time.perf_counter(), 0.0
+def written(server: Client, pid: int, prompt: str, tokens: int) -> dict[str, float]:
+    """Seconds until the first of `tokens` tokens after `prompt`, and for each other one, by clock and processor."""
+    started, first, cpu = time.perf_counter(), 0.0, 0.0
     body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
     for event in server.stream(COMPLETE, body | {"stream_options": {"include_usage": True}}):
-        first = first or time.perf_counter() - started if event.get("choices") else first
+        if not first and event.get("choices"):
+            first, cpu = time.perf_counter() - started, cpu_seconds(pid)
         if usage := event.get("usage"):
             assert usage["completion_tokens"] == tokens, usage
-    return {"first": first, "each": (time.perf_counter() - started - first) / max(tokens - 1, 1)}
+    others = max(tokens - 1, 1)
+    each = (time.perf_counter() - started - first) / others
+    return {"first": first, "each": each, "cpu_each": (cpu_seconds(pid) - cpu) / others}
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all below it, to a hundredth of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_seconds, children(pid)))
 
 
 def free(server: Client, prompt: str) -> float:
@@ -181,12 +195,18 @@ def peak_gb(pid: int) -> float:
     """Peak resident memory of a process and all below it, GB of 2^30 bytes."""
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**20
-    below = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    return own + sum(peak_gb(int(child)) for child in below)
+    return own + sum(map(peak_gb, children(pid)))
 
 
-def measure(form: Format, folders: dict[str, Path], passages: list[str], rounds: int, threads: int) -> dict[str, Any]:
-    """One row: both models, in turn."""
+def children(pid: int) -> list[int]:
+    """Processes that a process started."""
+    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
+
+
+def measure(
+    form: Format, folders: dict[str, Path], passages: list[str], spelt: dict[str, float], threads: int
+) -> dict[str, Any]:
+    """One row: both models, in turn. spelt: characters of prose that a token of each spells."""
     models = {name: form.model(folder) for name, folder in folders.items()}
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in models}
     row: dict[str, Any] = {"engine": form.engine, "format": form.name}
@@ -194,30 +214,29 @@ def measure(form: Format, folders: dict[str, Path], passages: list[str], rounds:
         servers = {"base": base, "expanded": other}
         for server, _ in servers.values():
             server.complete(passages[0], max_tokens=2)  # the first request pays for what is only made once
-        for n in range(rounds):
-            before, passage = passages[n % len(passages)], passages[(n + 1) % len(passages)]
-            for name, (server, _) in servers.items():
-                tokens = count(folders[name], passage)
-                found = written(server, before, tokens)
-                seen[name].append(
-                    {
-                        "tokens_s": 1 / found["each"],
-                        "characters_s": len(passage) / tokens / found["each"],
-                        "first_token_s": found["first"],
-                    }
-                )
+        for before, passage in pairwise(passages):
+            for name, (server, pid) in servers.items():
+                seen[name].append(written(server, pid, before, count(folders[name], [passage])))
         for name, (server, pid) in servers.items():
-            read = form.bytes_per_token(models[name])
-            figures = {key: statistics.median(f[key] for f in seen[name]) for key in seen[name][0]}
-            row[name] = figures | {"free_characters_s": free(server, passages[0]), "memory_gb": peak_gb(pid)}
-            row[name]["gb_per_token"] = read / 1e9
-    row["characters_s_gain"] = row["expanded"]["characters_s"] / row["base"]["characters_s"]
+            speed, cpu = (1 / statistics.median(f[key] for f in seen[name]) for key in ("each", "cpu_each"))
+            row[name] = {
+                "tokens_s": speed,
+                "characters_s": speed * spelt[name],
+                "tokens_cpu_s": cpu,
+                "characters_cpu_s": cpu * spelt[name],
+                "first_token_s": statistics.median(f["first"] for f in seen[name]),
+                "free_characters_s": free(server, passages[0]),
+                "memory_gb": peak_gb(pid),
+                "gb_per_token": form.bytes_per_token(models[name]) / 1e9,
+            }
+    for key in ("characters_s", "characters_cpu_s"):
+        row[f"{key}_gain"] = row["expanded"][key] / row["base"][key]
     return row
 
 
-def count(folder: Path, text: str) -> int:
-    """Tokens that a text costs."""
-    return len(load_tokenizer(folder).encode(text, add_special_tokens=False).ids)
+def count(folder: Path, texts: list[str]) -> int:
+    """Tokens that texts cost."""
+    return sum(map(len, encode(load_tokenizer(folder), texts)))
 
 
 def cut(texts: list[str], letters: int, most: int) -> list[str]:
@@ -235,8 +254,8 @@ def cut(texts: list[str], letters: int, most: int) -> list[str]:
 
 def table(rows: list[dict[str, Any]], limit: float) -> Iterator[str]:
     """One line per engine and format: base > expanded."""
-    head = ("tokens/s", "bound", "characters/s", "gain", "first token", "memory GB", "free char/s")
-    yield f"{'':20}" + "".join(f"{h:>18}" for h in head)
+    head = ("tokens/s", "bound", "characters/s", "gain", "per CPU-second", "gain", "first token", "memory GB", "free")
+    yield f"{'':20}" + "".join(f"{h:>16}" for h in head)
     for row in rows:
         base, new = row["base"], row["expanded"]
         cells = (
@@ -244,11 +263,13 @@ def table(rows: list[dict[str, Any]], limit: float) -> Iterator[str]:
             f"{limit / base['gb_per_token'] / 1e9:.1f}",
             f"{base['characters_s']:.1f} > {new['characters_s']:.1f}",
             f"{row['characters_s_gain']:.2f}",
+            f"{base['characters_cpu_s']:.1f} > {new['characters_cpu_s']:.1f}",
+            f"{row['characters_cpu_s_gain']:.2f}",
             f"{base['first_token_s']:.2f} > {new['first_token_s']:.2f}",
             f"{base['memory_gb']:.2f} > {new['memory_gb']:.2f}",
             f"{base['free_characters_s']:.1f} > {new['free_characters_s']:.1f}",
         )
-        yield f"{row['engine']:13}{row['format']:7}" + "".join(f"{c:>18}" for c in cells)
+        yield f"{row['engine']:13}{row['format']:7}" + "".join(f"{c:>16}" for c in cells)
 
 
 def rounded(value: Any) -> Any:
@@ -273,19 +294,18 @@ def main() -> None:
     folders = {"base": base, "expanded": expanded(base, Path(source()).name.partition(".")[0], texts)}
     letters, rounds = (QUICK_LETTERS, QUICK_ROUNDS) if arguments.quick else (LETTERS, ROUNDS)
     passages = cut(held, letters, rounds + 1)
-    costs = {name: sum(count(folder, p) for p in passages) for name, folder in folders.items()}
+    spelt = {name: sum(map(len, held)) / count(folder, held) for name, folder in folders.items()}
     limit = bandwidth()
     rows = []
     for form in formats(arguments.engine or ["llama.cpp", "transformers", "vllm"], arguments.quick):
-        rows.append(measure(form, folders, passages, rounds, arguments.threads))
+        rows.append(measure(form, folders, passages, spelt, arguments.threads))
         print("\n".join(table(rows[-1:], limit)), file=sys.stderr)
     print("\n".join(table(rows, limit)))
     told = {
         "text": source(),
-        "passages": len(passages),
-        "characters": sum(map(len, passages)),
-        "tokens": costs,
-        "characters_per_token": {name: sum(map(len, passages)) / n for name, n in costs.items()},
+        "held_out_characters": sum(map(len, held)),
+        "characters_per_token": spelt,
+        "passages": rounds,
         "bandwidth_gb_s": limit / 1e9,
         "threads": arguments.threads,
         "rows": rows,

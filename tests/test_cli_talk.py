@@ -142,4 +142,4 @@ def test_what_a_model_writes_does_not_steer_the_terminal() -> None:
     from vocabgraft.deployment.comparison import Side
 
     side = Side("base", "", "", 1, 1, 1.0, ("a\x1b[2J", "[red]b", "\u202e", " c"))
-    assert _chips(side).plain == "a [2J│[red]b│ │·c"
+    assert _chips(side).plain == "a·[2J│[red]b│·│·c"
