@@ -9,10 +9,9 @@ import signal
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,38 +53,54 @@ def run(tied_world, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def say(*words: str | Path, check: bool = True) -> Any:
-    program = [sys.executable, "-m", "vocabgraft", *map(str, words)]
-    environment = os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    assert not check or done.returncode == 0, done.stderr
-    return done
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def say(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Say]:
+    """The command line in this process: exit code, standard output, standard error."""
+    from vocabgraft import cli
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vocabgraft", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["llama.cpp", "transformers"])
-def test_chat_answers_with_either_engine(run: Path, engine: str) -> None:
-    found = json.loads(say("chat", run, "--ask", "왜?", "--engine", engine, "--max-tokens", "6", "--json").stdout)
+def test_chat_answers_with_either_engine(run: Path, engine: str, say: Say) -> None:
+    _, out, _ = say("chat", run, "--ask", "왜?", "--engine", engine, "--max-tokens", "6", "--json")
+    found = json.loads(out)
     assert found["question"] == "왜?"
     assert 1 <= found["tokens"] <= 6
     assert "".join(found["chips"]) == found["text"]
 
 
 @pytest.mark.slow
-def test_base_and_adapted_answer_side_by_side(run: Path) -> None:
-    said = say("chat", run, "--ask", "고혈압이란?", "--compare", "--max-tokens", "12", "--json")
-    found = json.loads(said.stdout)
+def test_base_and_adapted_answer_side_by_side(run: Path, say: Say) -> None:
+    question = ("chat", run, "--ask", "고혈압이란?", "--compare", "--max-tokens", "12")
+    _, out, err = say(*question, "--json")
+    found = json.loads(out)
     assert found["base"]["text"] != found["adapted"]["text"], "two models were asked"
     for side in ("base", "adapted"):
         assert {"tokens", "characters", "seconds", "chips"} <= set(found[side])
-    assert "once" in said.stderr
+    assert "once" in err
     (made,) = (run / "compare").iterdir()
     stamp = made.stat().st_mtime_ns
-    shown = say("chat", run, "--ask", "고혈압이란?", "--compare", "--max-tokens", "12")
+    _, out, err = say(*question)
     assert made.stat().st_mtime_ns == stamp
-    assert "once" not in shown.stderr
-    assert "│" in shown.stdout
-    assert "characters/s" in shown.stdout
+    assert "once" not in err
+    assert "│" in out
+    assert "characters/s" in out
 
 
 @pytest.mark.slow
@@ -121,20 +136,10 @@ def test_serve_tells_where_it_is_answers_and_stops(run: Path) -> None:
         (["chat", "--engine", "vllm", "--compare"], "use llama.cpp"),
     ],
 )
-def test_what_cannot_be_had_is_said(
-    run: Path, words: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    from vocabgraft import cli
-
-    handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(sys, "argv", ["vocabgraft", words[0], str(run), *words[1:]])
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert ended.value.code == 2
-    assert told in capfd.readouterr().err
+def test_what_cannot_be_had_is_said(run: Path, words: list[str], told: str, say: Say) -> None:
+    code, out, err = say(words[0], run, *words[1:])
+    assert (code, out) == (2, "")
+    assert told in err
 
 
 def test_what_a_model_writes_does_not_steer_the_terminal() -> None:
