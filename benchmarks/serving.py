@@ -8,11 +8,11 @@ Base: Gemma 3 270M; expanded: the same with 6,000 Korean pieces (`expanded.py`; 
 files, a few minutes that are not counted). Both are up at once, each in a process of its own, and are asked in turn, so
 that a busy machine is as busy for one as for the other.
 
-What is written is not left to the models: an untrained one writes noise, and noise of any length. A passage of held-out
-prose costs each model so many tokens in its own tokenizer; the server writes exactly that many (`ignore_eos`), after
-reading the passage before. A token takes the same time whatever it spells, so characters/s of given prose are tokens/s
-times the characters that a token spells in all of the held-out prose. `free` is the other figure, 64 tokens written as
-the models like, for the record only.
+What is written is not left to the models: an untrained one writes noise, and noise of any length. Each reads a passage
+of held-out prose and then writes as many tokens as the next one costs the base, no more and no fewer (`ignore_eos`). A
+token takes the same time whatever it spells, so characters/s of given prose are tokens/s times the characters that a
+token of this model spells in all of the held-out prose. `free` is the other figure, 64 tokens written as the models
+like, for the record only.
 
     tokens/s        written after the first one; the median over passages
     characters/s    of held-out prose, at this speed
@@ -214,8 +214,9 @@ def measure(
         for server, _ in servers.values():
             server.complete(passages[0], max_tokens=2)  # the first request pays for what is only made once
         for before, passage in pairwise(passages):
+            tokens = count(folders["base"], [passage])
             for name, (server, pid) in servers.items():
-                seen[name].append(written(server, pid, before, count(folders[name], [passage])))
+                seen[name].append(written(server, pid, before, tokens))
         for name, (server, pid) in servers.items():
             speed, cpu = (1 / statistics.median(f[key] for f in seen[name]) for key in ("each", "cpu_each"))
             row[name] = {
