@@ -34,7 +34,7 @@ def model_file(folder: Folder) -> Finding | None:
 
 def way_to_cut(folder: Folder) -> Finding | None:
     """llama.cpp knows how a byte-level tokenizer cuts words: it takes that by name, not from tokenizer.json."""
-    from vocabgraft.deployment.gguf_tokenizer import pre_of
+    from vocabgraft.deployment.gguf_pieces import pre_of
 
     if not _byte_level(folder):
         return None

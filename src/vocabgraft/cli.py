@@ -19,6 +19,7 @@ import typer
 from vocabgraft.cli_answer import Json, answer, emit, show_text
 from vocabgraft.cli_deploy import merge
 from vocabgraft.cli_examine import audit, bakeoff, compare, doctor, measure
+from vocabgraft.cli_talk import RunArg, chat, serve
 from vocabgraft.errors import RunError, VocabgraftError
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 RecipeArg = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a TOML file.")]
-RunArg = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/korean-gemma-270m.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe value.")]
 Budget = Annotated[str | None, typer.Option(help="smoke, demo, short or full: how much to train.")]
 Folder = Annotated[Path | None, typer.Option(help="Run folder; default runs/NAME, or runs/NAME-BUDGET.")]
@@ -225,54 +225,7 @@ def report(
     answer(as_json, {"report": str(goal), "metrics": metrics}, f"{summary(ledger)}\n\n{goal}")
 
 
-@app.command()
-def chat(
-    run: RunArg,
-    ask: Annotated[str | None, typer.Option(help="Ask one question and stop.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 200,
-    as_json: Json = False,
-) -> None:
-    """Talk to the quantised model of a run."""
-    from vocabgraft.deployment.serve import LlamaServer, new_key
-
-    messages: list[dict[str, str]] = []
-    with LlamaServer(_gguf(run), key=new_key()) as server:
-        while True:
-            try:
-                text = ask or input("> ")
-            except EOFError:
-                return
-            if not text.strip():
-                continue
-            messages.append({"role": "user", "content": text})
-            reply = server.chat(messages, max_tokens=max_tokens)
-            messages.append({"role": "assistant", "content": reply["text"]})
-            answer(as_json, {"question": text, **reply}, reply["text"].strip())
-            if ask:
-                return
-
-
-@app.command()
-def serve(
-    run: RunArg,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
-    key: Annotated[
-        str | None, typer.Option(envvar="VOCABGRAFT_API_KEY", help="API key; made up when not given.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Serve the quantised model of a run: OpenAI-compatible, on this machine only, behind a key."""
-    from vocabgraft.deployment.serve import LlamaServer, new_key
-
-    secret = key or new_key()
-    with LlamaServer(_gguf(run), key=secret, port=port) as server:
-        shown = {"url": f"{server.url}/v1", "key": secret if key is None else "(yours)"}
-        answer(as_json, shown, f"serving at {shown['url']}\nkey {shown['key']}\nCtrl-C stops it")
-        sys.stdout.flush()
-        signal.pause()
-
-
-for _command in (compare, merge, measure, bakeoff, audit, doctor):
+for _command in (compare, chat, serve, merge, measure, bakeoff, audit, doctor):
     app.command()(_command)
 
 
@@ -292,14 +245,3 @@ def _existing_run(folder: Path, recipe: Recipe) -> Run | None:
     from vocabgraft.run import Run
 
     return Run(folder, recipe) if folder.is_dir() else None
-
-
-def _gguf(run: Path) -> Path:
-    from vocabgraft.run import Run
-
-    opened = Run.open(run)
-    if opened.manifest("61-quantize") is None:
-        raise RunError(f"{run}: 61-quantize is not done; finish the run first: vocabgraft run {opened.recipe.name}")
-    from vocabgraft.steps.deployment import quantised_file
-
-    return quantised_file(opened.path("61-quantize"))

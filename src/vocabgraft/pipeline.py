@@ -98,7 +98,7 @@ STEPS: tuple[Step, ...] = (
          ("41-instruct", "51-korean", "52-english", "04-preprocess", "13-expand-tokenizer"),
          ("name", "title", "deploy.quantize", "deploy.max_rise", "deploy.greedy_prompts", "deploy.compress"),
          revision=2),
-    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",)),
+    Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",), revision=2),
 )  # fmt: skip
 KEYS = tuple(s.key for s in STEPS)
 

@@ -14,6 +14,7 @@ from vocabgraft.errors import ModelError, ProofError, RecipeError
 from vocabgraft.run import Run
 from vocabgraft.steps.compression import calibration, compressed_model
 from vocabgraft.steps.instruct import tuning_pairs
+from vocabgraft.steps.shipping import write_papers
 from vocabgraft.tokenizer.measure import load_tokenizer
 
 Wide = Callable[[bool], Path]

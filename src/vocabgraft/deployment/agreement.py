@@ -1,4 +1,4 @@
-"""Check that the served GGUF says what the Hugging Face folder says: next tokens and greedy answers, side by side.
+"""Check that what is served says what the Hugging Face folder says: next tokens and greedy answers, side by side.
 
 Tokenizer, weights and graph are all re-implemented in llama.cpp, so these comparisons cover the whole export. The
 log-probabilities of the likeliest next tokens tell a fault from rounding; greedy answers show what it means in use, but
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vocabgraft.errors import ModelError
+
 CLOSE = 0.1
 """Nats by which log-probabilities of one model in two engines may differ: rounding to f16 stays far below."""
 
@@ -19,7 +21,7 @@ _SEEN = 10  # times as many tokens are asked for as are compared: near ties chan
 
 
 class Serves(Protocol):
-    """What is asked of a server (`LlamaServer` does it)."""
+    """What is asked of a server (`LlamaServer` and `Client` do it)."""
 
     def complete(self, prompt: str, *, max_tokens: int) -> dict[str, Any]:
         """Continue `prompt` greedily; the result has `text` and `tokens` (ids)."""
@@ -72,14 +74,19 @@ def next_token_agreement(
     """Compare the log-probabilities of the reference's `top` likeliest next tokens, prompt by prompt.
 
     `largest` and `mean` difference in nats, over all of them, and `worst`, the prompt of the largest. A token that the
-    server does not name among ten times as many counts with the least log-probability it does name.
+    server does not name among ten times as many counts with the least log-probability it does name. `prompts` counts
+    those that it told anything of; ModelError where it never did.
     """
     differences: dict[str, list[float]] = {}
     for prompt in prompts:
         theirs = server.next_tokens(prompt, top=_SEEN * top)
+        if not theirs:
+            continue
         least = min(theirs.values())
         ours = reference.next_tokens(prompt, top=top)
         differences[prompt] = [abs(value - theirs.get(i, least)) for i, value in ours.items()]
+    if not differences:
+        raise ModelError("the server tells no log-probabilities; ask it for them on another engine")
     worst = max(differences, key=lambda p: max(differences[p]))
     each = [d for values in differences.values() for d in values]
     return {

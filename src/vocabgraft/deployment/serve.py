@@ -1,18 +1,16 @@
-"""Serve a GGUF file over HTTP from this process: llama.cpp's own server through the package xllamacpp.
+"""Run llama.cpp's own server for a GGUF file in this process, through the package xllamacpp.
 
-OpenAI-compatible (`/v1/chat/completions`, `/v1/completions`), behind an API key, on this machine only unless
-asked otherwise. `LlamaServer` starts it, talks to it and proves that it refuses strangers:
+It has a key, and leaves some routes open all the same: what people talk to is the door before it (`engines`). Proofs
+use it directly, for what only llama.cpp's own routes tell, ids above all:
 
     with LlamaServer(Path("model.gguf"), key=new_key()) as server:
-        server.chat([{"role": "user", "content": "안녕하세요"}], max_tokens=64)["text"]
+        server.complete("고혈압은", max_tokens=8)["tokens"]
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import secrets
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -25,17 +23,6 @@ from vocabgraft.errors import MachineError, ModelError
 from vocabgraft.machine import missing_extra
 from vocabgraft.tokenizer.measure import together
 
-# A body that would be answered if the key did not matter; None asks with GET.
-_PROBES: dict[str, dict[str, Any] | None] = {
-    "/v1/models": None,
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
-    "/v1/completions": {"prompt": "a", "max_tokens": 1},
-    "/tokenize": {"content": "a"},
-    "/props": None,
-    "/slots": None,
-    "/metrics": None,
-}
-_REFUSED = (401, 403)
 _BETWEEN = -1  # no id: marks in a reply where one text ends
 # The environment's proxy must not see requests to this machine.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -47,12 +34,11 @@ def new_key() -> str:
 
 
 class LlamaServer:
-    """A running server for one GGUF file. Use as a context manager; `url` is set once it is up.
+    """A running server for one GGUF file, on 127.0.0.1. Use as a context manager; `url` is set once it is up.
 
-    `port=0` takes a free port. `threads` above the free cores slows llama.cpp down many times over (its
-    threads spin while they wait), so prefer one on a busy machine. Raises MachineError for a host that is not
-    loopback (unless `allow_public`), a taken port, an empty key or a missing package; ModelError for a file
-    that llama.cpp cannot load.
+    `threads` above the free cores slows llama.cpp down many times over (its threads spin while they wait), so prefer
+    one on a busy machine. Raises MachineError for an empty key or a missing package; ModelError for a file that
+    llama.cpp cannot load.
     """
 
     url: str = ""
@@ -62,11 +48,8 @@ class LlamaServer:
         gguf: Path,
         *,
         key: str,
-        host: str = "127.0.0.1",
-        port: int = 0,
         context: int = 2048,
         threads: int = 2,
-        allow_public: bool = False,
         verbose: bool = False,
         warmup: bool = True,
         start_timeout: float = 120.0,
@@ -74,12 +57,7 @@ class LlamaServer:
     ) -> None:
         if not key:
             raise MachineError("the API key is empty, which would let everyone in; use new_key()")
-        if not allow_public and not _is_loopback(host):
-            raise MachineError(
-                f"host {host!r} can be reached from other machines, unencrypted. Serve on 127.0.0.1 behind a "
-                "proxy with TLS, or allow it explicitly (allow_public=True)."
-            )
-        self.gguf, self.key, self.host, self.port = Path(gguf), key, host, port
+        self.gguf, self.key = Path(gguf), key
         self.context, self.threads, self.verbose, self.warmup = context, threads, verbose, warmup
         self.start_timeout, self.request_timeout = start_timeout, request_timeout
         self._server: Any = None
@@ -87,7 +65,6 @@ class LlamaServer:
     def __enter__(self) -> LlamaServer:
         llama = _xllamacpp()
         _refuse_non_gguf(self.gguf)
-        _refuse_taken(self.host, self.port)
         try:
             self._server = llama.Server(self._settings(llama))
         except RuntimeError as e:
@@ -111,20 +88,6 @@ class LlamaServer:
         """Stop the server and free the model. Calling it again does nothing."""
         self._server = None
         self.url = ""
-
-    def chat(self, messages: list[dict[str, str]], *, max_tokens: int, temperature: float = 0.0) -> dict[str, Any]:
-        """Answer a conversation through the model's chat template: `{text, tokens, seconds}`.
-
-        `tokens` counts what was generated; `temperature=0` is greedy.
-        """
-        body = {"messages": messages, "max_tokens": max_tokens, "temperature": temperature}
-        started = time.perf_counter()
-        reply = self._ask("/v1/chat/completions", body)
-        return {
-            "text": reply["choices"][0]["message"]["content"] or "",
-            "tokens": int(reply["usage"]["completion_tokens"]),
-            "seconds": time.perf_counter() - started,
-        }
 
     def complete(self, prompt: str, *, max_tokens: int) -> dict[str, Any]:
         """Continue `prompt` greedily (BOS is put in front): `{text, tokens, seconds}`, `tokens` being ids."""
@@ -174,20 +137,12 @@ class LlamaServer:
                     ids.append(int(i))
         return found
 
-    def refuses_without_key(self) -> dict[str, int]:
-        """Ask every route without a key and with a wrong one: route -> 401, or the status that let it in."""
-        found: dict[str, int] = {}
-        for route, body in _PROBES.items():
-            statuses = [self._request(route, body, key)[0] for key in (None, "wrong-" + new_key())]
-            found[route] = next((s for s in statuses if s not in _REFUSED), statuses[0])
-        return found
-
     def _settings(self, llama: Any) -> Any:
         params = llama.CommonParams()
         params.model.path = str(self.gguf)
         params.model_alias = {self.gguf.stem}  # otherwise /v1/models tells the path on this machine
-        params.hostnames = [self.host]
-        params.port = self.port
+        params.hostnames = ["127.0.0.1"]
+        params.port = 0  # a free one
         params.api_keys = [self.key]
         params.n_ctx = self.context
         params.n_parallel = 1
@@ -259,15 +214,6 @@ def _xllamacpp() -> Any:
     return xllamacpp
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _refuse_non_gguf(path: Path) -> None:
     try:
         with path.open("rb") as file:
@@ -276,16 +222,3 @@ def _refuse_non_gguf(path: Path) -> None:
         raise ModelError(f"{path}: cannot be read ({e.strerror}); export a GGUF file first") from e
     if magic != b"GGUF":
         raise ModelError(f"{path}: not a GGUF file (it starts with {magic!r})")
-
-
-def _refuse_taken(host: str, port: int) -> None:
-    """Raise MachineError for a port in use; llama.cpp's own error would not say so."""
-    if port == 0:
-        return
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as e:
-            raise MachineError(f"{host}:{port} cannot be used ({e.strerror}); choose another port or 0") from e

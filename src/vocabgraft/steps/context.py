@@ -70,7 +70,12 @@ class Context:
 
     def base_folder(self) -> Path:
         """Hugging Face folder of the base model, as 01-sources recorded it."""
-        return Path(self.read_json("01-sources", "base.json")["folder"])
+        return base_folder(self.run)
+
+
+def base_folder(run: Run) -> Path:
+    """Hugging Face folder of the base model of a run."""
+    return Path(json.loads(run.path("01-sources", "base.json").read_text("utf-8"))["folder"])
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.durable import write_text
 from vocabgraft.errors import ProofError, RunError
+from vocabgraft.run import Run
 from vocabgraft.steps.compression import COMPRESSED, compressed_model
-from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.context import Context, StepResult, base_folder
 from vocabgraft.steps.data import probe_windows
 from vocabgraft.steps.embedding import probe
 from vocabgraft.steps.instruct import final_model
@@ -107,28 +109,32 @@ def _gate_agreement(found: dict[str, Any]) -> None:
 
 
 def serve_model(context: Context) -> StepResult:
-    """Start the server on this machine, prove that it refuses strangers, ask in the target language, stop."""
-    from vocabgraft.deployment.serve import LlamaServer, new_key
+    """Serve on this machine, prove that every route refuses strangers, ask in the target language, stop."""
+    from vocabgraft.deployment.engines import open_server
+    from vocabgraft.deployment.serve import new_key
 
     gguf_file = quantised_file(context.run.path("61-quantize"))
     question = context.recipe.deploy.question
-    with LlamaServer(gguf_file, key=new_key(), threads=context.machine.threads) as server:
+    with open_server("llama.cpp", gguf_file, key=new_key(), threads=context.machine.threads) as server:
         routes = server.refuses_without_key()
-        open_routes = sorted(r for r, status in routes.items() if status not in (401, 403))
+        open_routes = sorted(r for r, status in routes.items() if status != 401)
         if open_routes:
             raise ProofError(f"62-serve: answers without a key on {', '.join(open_routes)}")
+        if not server.healthy():
+            raise ProofError("62-serve: the health check fails")
         reply = server.chat([{"role": "user", "content": question}], max_tokens=96)
-    if not reply["text"].strip():
+    said = reply["text"] or reply["reasoning"]  # a model that thinks first may not get to the answer
+    if not said.strip():
         raise ProofError(f"62-serve: empty answer to {question!r}")
     context.reporter.say(f"asked: {question}")
-    context.reporter.say(f"answered: {reply['text'].strip()}")
-    write_text(context.out / "answer.txt", reply["text"])
+    context.reporter.say(f"answered: {said.strip()}")
+    write_text(context.out / "answer.txt", said)
     return StepResult(
         {
             "engine": "llama.cpp (xllamacpp)",
             "model": gguf_file.name,
             "question": question,
-            "answer": reply["text"],
+            "answer": said,
             "routes": routes,
             "tokens_per_second": round(reply["tokens"] / reply["seconds"], 1) if reply["seconds"] else None,
         }
@@ -141,3 +147,18 @@ def quantised_file(folder: Path) -> Path:
     if len(found) != 1:
         raise RunError(f"{folder}: {len(found)} quantised files, one is needed; redo it with --from {folder.name}")
     return found[0]
+
+
+def base_gguf(run: Run, say: Callable[[str], None]) -> Path:
+    """The base in the run's own quantised format, in the run folder; made when first asked for."""
+    from vocabgraft.deployment.quantize import quantize
+
+    base, method = run.recipe.base, run.recipe.deploy.quantize
+    manifest = run.manifest("01-sources")
+    stamp = manifest.fingerprint[:12] if manifest else ""
+    out = run.folder / "compare" / f"base-{stamp}-{method}.gguf"
+    if not out.is_file():
+        say(f"writing the base as {method} too, once: {out}")
+        out.parent.mkdir(exist_ok=True)
+        quantize(base_folder(run), out, method, name=base.name, license_id=base.license)
+    return out
