@@ -211,6 +211,7 @@ def far(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_merged_folder_and_the_adapter_folder_are_the_live_model(
@@ -343,3 +344,15 @@ def test_a_template_comes_from_the_base_only_where_the_tokenizer_has_none(
     export_folder(grafted.base, bare, grafted.state, grafted.ids, tmp_path / "one")
     assert (tmp_path / "one" / "chat_template.jinja").read_text("utf-8") == "of the base"
     assert not (tmp_path / "one" / "merges.txt").exists(), "a stale tokenizer file of the base"
+
+
+def test_a_configuration_that_left_its_rows_to_the_default_says_them_once_they_grew(
+    make_grafted: Callable[..., Grafted], tmp_path: Path
+) -> None:
+    """As the files of Gemma 3 4B and larger do."""
+    grafted = make_grafted("gemma3-multimodal", "tied", everything=False)
+    config = config_of(grafted.base)
+    del config["text_config"]["vocab_size"]
+    (grafted.base / "config.json").write_text(json.dumps(config), "utf-8")
+    grafted.export(tmp_path / "model")
+    assert config_of(tmp_path / "model")["text_config"]["vocab_size"] == grafted.expansion.rows
