@@ -86,7 +86,6 @@ class TransformersBack:
     def _events(self, shape: _Shape, ids: list[int], wish: Wish, stops: list[str]) -> Iterator[dict[str, Any]]:
         with self._turn:
             text, held, count, reason = TokenText(self._tokenizer, self._hidden), "", 0, "length"
-            yield shape.event("")
             for written in write(self._model, ids, wish, self._ends):
                 count += 1
                 held += text.add(written.id)
