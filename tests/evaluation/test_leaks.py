@@ -96,6 +96,7 @@ def test_texts_looked_at_together_are_looked_at_each(index: LeakIndex) -> None:
     question, options = VIGNETTE.question, "\n".join(VIGNETTE.options)
     halves = [question[: len(question) // 2], question[len(question) // 2 :] + options]
     texts = [LAW, printed(VIGNETTE), "", *halves, f"{LAW}{printed(ENGLISH)}", LAW * 40, printed(QUOTES)]
+    assert list(index.find_each([])) == []
     assert list(index.find_each(texts)) == [index.find(text) for text in texts]
     assert [[index.items[leak.item].id for leak in each] for each in index.find_each(texts[:3])] == [[], ["case"], []]
 

@@ -32,7 +32,7 @@ _KEEP_FREED_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
 }
-_LAST_WORDS = 600  # characters of an error that are shown
+_WORDS = 600  # characters of an error that are shown
 
 
 def compress(
@@ -109,7 +109,8 @@ def _run(python: Path, job: Path, log: Path, what: str, say: Say) -> dict[str, A
             f"{what}: the compressor was killed (signal {-worker.returncode}); mostly memory ran out: use a machine "
             "with more, or fewer and shorter calibration texts (deploy.compress.samples, deploy.compress.window)"
         )
-    reason = " ".join((told.get("error") or log.read_text("utf-8")).split())[-_LAST_WORDS:]
+    # An error is told from its beginning, what was printed without one from its end.
+    reason = " ".join(told["error"].split())[:_WORDS] if "error" in told else _end(log)
     if _MACHINE.search(reason):  # another method would fare no better
         raise MachineError(f"{what}: the machine has too little disk or memory ({reason}); make room, or use another")
     raise ModelError(f"{what}: the compressor failed ({reason or 'without a word'})")
@@ -124,3 +125,7 @@ def _news(worker: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(row, dict):
             yield row
+
+
+def _end(log: Path) -> str:
+    return " ".join(log.read_text("utf-8").split())[-_WORDS:]

@@ -140,7 +140,8 @@ class LeakIndex:
             if size >= _TOGETHER:
                 yield from self._in_texts(waiting)
                 waiting, size = [], 0
-        yield from self._in_texts(waiting)
+        if waiting:
+            yield from self._in_texts(waiting)
 
     def _in_texts(self, texts: Sequence[Sequence[str]]) -> Iterator[list[Leak]]:
         """texts: the blocks of each."""
