@@ -217,3 +217,19 @@ def test_pieces_named_twice_never_reach_llama_cpp(tied_folder: Path, tmp_path: P
     with pytest.raises(TokenizerError, match="has the ids"):
         write_folder_tokenizer(folder, tmp_path / "t.gguf")
     assert not (tmp_path / "t.gguf").exists()
+
+
+@pytest.mark.parametrize("missing", [1, 200, 1000, 4097])
+def test_a_disk_that_lacks_the_last_bytes_leaves_nothing(missing: int, decoder, tmp_path: Path) -> None:
+    writers: list[Callable[[Path], Any]] = [
+        lambda out: export_gguf(decoder("qwen2"), out, quantization="f16"),
+        lambda out: write_folder_tokenizer(decoder("qwen2"), out),
+    ]
+    for write in writers:
+        whole = tmp_path / "whole.gguf"
+        write(whole)
+        size = whole.stat().st_size
+        whole.unlink()
+        with limited(size - missing), pytest.raises(MachineError, match="free space"):
+            write(whole)
+        assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ from vocabgraft.deployment.gguf_pieces import chat_template, check_two_files, fo
 from vocabgraft.deployment.gguf_settings import read_settings, rope_factors, write_settings
 from vocabgraft.errors import ModelError
 from vocabgraft.models.gguf_families import ROPE_FACTORS, Family, turn
-from vocabgraft.models.gguf_file import gguf_package, whole_file
+from vocabgraft.models.gguf_file import finish, gguf_package, whole_file
 from vocabgraft.models.headers import read_headers
 
 Progress = Callable[[str], None]
@@ -84,6 +84,7 @@ def export_gguf(
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             writer.add_file_type(FILE_TYPES[quantization])
             _write_tensors(writer, sources, rope_factors(family, config), say)
+            finish(writer, partial)
         finally:
             writer.close()
     counts = Counter(source.kind.name for source in sources)

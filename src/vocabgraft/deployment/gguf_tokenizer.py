@@ -10,7 +10,7 @@ import numpy as np
 
 from vocabgraft.deployment.gguf_pieces import folder_tokenizer
 from vocabgraft.errors import ModelError
-from vocabgraft.models.gguf_file import gguf_package, open_gguf, whole_file
+from vocabgraft.models.gguf_file import finish, gguf_package, open_gguf, whole_file
 from vocabgraft.tokenizer.vocabulary import NORMAL
 
 _WIDTH = 32  # of the matrices in a file that is only to tokenise
@@ -82,6 +82,7 @@ def _write_smallest(out: Path, add: Any, pieces: int) -> None:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
+            finish(writer, partial)
         finally:
             writer.close()
 

@@ -6,6 +6,7 @@ array of texts is one pass over its bytes; everything else is the package's own.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -46,6 +47,15 @@ def whole_file(out: Path) -> Iterator[Path]:
         raise MachineError(f"{out}: cannot be written ({e.strerror or e}). Check the folder and the free space.") from e
     finally:
         _remove(partial)
+
+
+def finish(writer: Any, path: Path) -> None:
+    """Close a writer. Raises OSError where the file is shorter than what was written: numpy's `tofile`, by which the
+    package writes, loses the last kilobytes on a full disk without a word."""
+    end = writer.fout[0].tell()
+    writer.close()
+    if path.stat().st_size < end:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _remove(path: Path) -> None:
