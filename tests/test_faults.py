@@ -134,7 +134,9 @@ def test_every_missing_file_is_named_at_once_with_similar_names(do: Call, tmp_pa
         ("c.jsonl", b"", "data.target: no document in c.jsonl; dropped: none"),
         ("c.jsonl", b"\n\n  \n", "data.target: no document in c.jsonl; dropped: none"),
         ("c.jsonl", b'{"text": ""}\n{"body": 3}\n', "no document in c.jsonl; dropped: {'empty': 1, 'no text': 1}"),
-        ("c.txt", b"\xff\xfe", "no document"),
+        ("c.txt", b"\xff\xfe", "1 damaged record, 0 are allowed: c.txt:1 (invalid UTF-8)"),
+        ("c.jsonl", b'{"n": 1}\n', "no document in c.jsonl"),
+        ("c.csv", b"title\na\n", "has no column text, content, body; found are title"),
         ("c.txt", "혈압 1".encode("utf-16"), "is UTF-16; UTF-8 is needed"),
         ("c.jsonl.gz", b"", "truncated or damaged"),
         ("c.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "truncated or damaged"),
@@ -151,13 +153,17 @@ def test_a_corpus_that_cannot_be_used_is_one_sentence(
     assert do(more=("--from", "01")).code == 0
 
 
-def test_bad_lines_are_counted_by_reason_and_the_run_goes_on(do: Call, tmp_path: Path) -> None:
+def test_damaged_lines_are_counted_by_reason_and_the_run_goes_on_where_they_are_allowed(
+    do: Call, tmp_path: Path
+) -> None:
     good = json.dumps(
         {"text": "고혈압 환자는 소금을 적게 먹고 매일 걷는 것이 좋다고 의사가 말했다."}, ensure_ascii=False
     )
     lines = [good.encode(), b'{"text": "\xed\x95"}', b"{", b"\xff\xff", b'{"text": "\\ud800"}', b'{"text": "a\\u0000"}']
     (tmp_path / "c.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    assert do("data.target=['c.jsonl', 'samples:korean']").code == 0
+    sources = "data.target=['c.jsonl', 'samples:korean']"
+    assert "1 damaged record, 0 are allowed: c.jsonl:2 (invalid UTF-8)" in do(sources).sentence
+    assert do(sources, "data.max_unreadable=5", more=("--from", "01")).code == 0
     found = metrics("02-collect")["target"]
     assert found["dropped"] == {"NUL character": 1, "invalid JSON": 1, "invalid UTF-8": 2, "lone surrogate": 1}
     assert found["read"] == found["kept"] + 5

@@ -178,6 +178,8 @@ def test_an_interrupted_step_is_called_so(tmp_path: Path, ran: list[str]) -> Non
 FIRST_STALE = [
     ("base.license=other", "01-sources", "base.license was none (random weights), is now other"),
     ("data.max_bytes=1000000", "02-collect", "data.max_bytes was 200000000, is now 1000000"),
+    ("data.max_unreadable=3", "02-collect", "data.max_unreadable was 0, is now 3"),
+    ("data.near_duplicates=0.9", "04-preprocess", "data.near_duplicates was 0.8, is now 0.9"),
     ("data.min_chars=50", "04-preprocess", "data.min_chars was 40, is now 50"),
     ("data.held_out=0.2", "04-preprocess", "data.held_out was 0.15, is now 0.2"),
     ("tokenizer.pieces=210", "11-train-tokenizer", "tokenizer.pieces was 200, is now 210"),

@@ -75,6 +75,10 @@ class Data(Section):
     min_script_share: Share = 0.3
     max_bytes: Positive = 200_000_000
     """Bytes of text collected per side, in source order."""
+    max_unreadable: Annotated[int, Field(ge=0)] = 0
+    """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
+    near_duplicates: Share = 0.8
+    """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
 
 
 class Tokenizer(Section):

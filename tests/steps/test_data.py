@@ -62,11 +62,32 @@ def test_a_benchmark_question_in_the_corpus_does_not_reach_training(done, tmp_pa
     assert run.manifest("04-preprocess").metrics["target"]["dropped"] == {"holds a benchmark question": 1}
 
 
-def test_reading_stops_at_the_byte_limit_in_source_order(done, tmp_path: Path) -> None:
-    texts = [sentence(n) for n in range(60)]
-    size = sum(len(t.encode()) for t in texts[:30])
-    run = done(rows(tmp_path / "c.jsonl", texts), f"data.max_bytes={size}", until="02")
-    assert [d.text for d in read_documents(run.path("02-collect", "target.jsonl"))] == texts[:30]
+def test_a_text_nearly_the_same_as_a_held_out_one_leaves_training(done, tmp_path: Path) -> None:
+    texts = [
+        f"{sentence(n)} 이 밖의 것은 {n * 7919}쪽에 적혀 있고, 담당 간호사가 매주 확인하여 기록한다." for n in range(40)
+    ]
+    changed = [f"{t} 끝." for t in texts]
+    run = done(rows(tmp_path / "c.jsonl", [*texts, *changed]))
+    train, held = prepared(run, "target")
+    assert len([*train, *held]) == 40
+    alike = dict(zip(texts, changed, strict=True)) | {c: t for t, c in zip(texts, changed, strict=True)}
+    assert not {alike[t] for t in held} & set(train)
+    found = run.manifest("04-preprocess").metrics["target"]
+    assert found["dropped"] == {"near duplicate": 40}
+    assert (found["read"], found["documents"] + found["held_out_documents"]) == (80, 40)
+    assert abs(int(found["near_duplicates"][0][2:-2]) - int(found["near_duplicates"][1][2:-2])) == 40
+
+
+def test_nearly_the_same_is_kept_where_the_recipe_says_so(done, tmp_path: Path) -> None:
+    texts = [sentence(n) for n in range(40)]
+    run = done(rows(tmp_path / "c.jsonl", [*texts, *(f"{t} 끝" for t in texts)]), "data.near_duplicates=0")
+    assert len([text for split in prepared(run, "target") for text in split]) == 80
+
+
+def test_a_text_of_which_cleaning_leaves_nothing_is_counted(done, tmp_path: Path) -> None:
+    run = done(rows(tmp_path / "c.jsonl", ["\ufeff\x01", *(sentence(n) for n in range(40))]))
+    found = run.manifest("04-preprocess").metrics["target"]
+    assert (found["read"], found["dropped"]) == (41, {"too short": 1})
 
 
 def test_a_corpus_too_small_to_hold_anything_out_is_said(done, tmp_path: Path) -> None:

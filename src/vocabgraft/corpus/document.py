@@ -18,10 +18,13 @@ from typing import Any
 
 from vocabgraft.corpus.lines import MAX_LINE_BYTES, read_lines
 from vocabgraft.corpus.source import TEXT_FIELDS, Located, hub_rows, locate, stem
+from vocabgraft.corpus.tables import csv_rows, parquet_rows
 from vocabgraft.errors import DataError, ProofError
 
-# Rows of a Parquet file held at once.
-_BATCH = 1024
+#: Reasons that say that a record is damaged, not that it holds no text.
+UNREADABLE = frozenset(
+    {"invalid UTF-8", "invalid JSON", "invalid CSV", "NUL character", "lone surrogate", "longer than 64 MiB"}
+)
 _TOO_LONG = "longer than 64 MiB"
 
 
@@ -40,29 +43,47 @@ class Document:
 class Tally:
     """An account of records: every one read was kept or dropped for a reason. Use one per pass over the data.
 
-    `examples` holds one place ('file:line') per reason and never text, which may be personal.
+    `examples` holds one place ('file:line') per reason and never text, which may be personal. `files` holds the
+    account of each file where one was named.
     """
 
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Tally] = field(default_factory=dict)
 
-    def keep(self) -> None:
+    @property
+    def unreadable(self) -> int:
+        """How many records were damaged."""
+        return sum(self.dropped[reason] for reason in UNREADABLE)
+
+    def keep(self, file: str = "") -> None:
         """Count one record as read and kept."""
         self.read += 1
         self.kept += 1
+        if file:
+            self.files.setdefault(file, Tally()).keep()
 
-    def drop(self, reason: str, place: str) -> None:
+    def drop(self, reason: str, place: str, file: str = "") -> None:
         """Count one record as read and dropped."""
         self.read += 1
         self.dropped[reason] += 1
         self.examples.setdefault(reason, place)
+        if file:
+            self.files.setdefault(file, Tally()).drop(reason, place)
+
+    def drop_kept(self, reason: str, place: str) -> None:
+        """Count a record that was kept as dropped after all; its file's account, which is of reading, stays."""
+        self.read, self.kept = self.read - 1, self.kept - 1
+        self.drop(reason, place)
 
     def check(self) -> None:
-        """Raise ProofError unless read == kept + dropped."""
+        """Raise ProofError unless read == kept + dropped, and so in each file."""
         if self.read != self.kept + self.dropped.total():
             raise ProofError(f"records went missing: {self.as_dict()}; this is a bug, please report it")
+        for tally in self.files.values():
+            tally.check()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a manifest, reasons in order of name."""
@@ -94,7 +115,7 @@ def read_source(
     return (
         document
         for path in located.paths
-        for document in _documents(_records(path), stem(path), path.name, plain, tally)
+        for document in _documents(_records(path), stem(path), str(path), plain, tally)
     )
 
 
@@ -109,6 +130,7 @@ def describe_source(source: str, base_dir: Path | None = None) -> dict[str, Any]
         "paths": [str(path.resolve()) for path in located.paths],
         "bytes": None if located.hub else sum(path.stat().st_size for path in located.paths),
         "hub": asdict(located.hub) if located.hub else None,
+        "ignored": list(located.ignored),
         "license": located.license,
     }
 
@@ -154,12 +176,14 @@ def held_out(text_id: str, share: float, salt: str = "vocabgraft") -> bool:
 def _documents(
     records: Iterable[tuple[int, Mapping[str, Any] | str]], prefix: str, file: str, plain: Document, tally: Tally
 ) -> Iterator[Document]:
+    """file: its path, or a name."""
+    name = file.rpartition("/")[2]
     for number, record in records:
         made = record if isinstance(record, str) else _document(record, f"{prefix}:{number}", plain)
         if isinstance(made, str):
-            tally.drop(made, f"{file}:{number}")
+            tally.drop(made, f"{name}:{number}", file)
         else:
-            tally.keep()
+            tally.keep(file)
             yield made
 
 
@@ -193,7 +217,9 @@ def _label(value: object) -> str:
 def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Yield (line, row or reason to drop it)."""
     if path.suffix == ".parquet":
-        return _parquet_rows(path)
+        return parquet_rows(path)
+    if ".csv" in path.suffixes[-2:]:
+        return csv_rows(path)
     return _json_rows(path) if ".jsonl" in path.suffixes[-2:] else _text_rows(path)
 
 
@@ -263,21 +289,3 @@ def _has_blank_line(path: Path) -> bool:
             return True
         before, gap = before or not blank, before and blank
     return False
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    import polars as pl
-
-    try:
-        frame = pl.scan_parquet(path)
-        names = frame.collect_schema().names()
-        if not set(names) & set(TEXT_FIELDS):
-            raise DataError(f"{path} has no column {', '.join(TEXT_FIELDS)}; found are {', '.join(names)}")
-        wanted = [n for n in (*TEXT_FIELDS, "id", "source", "license", "licence") if n in names]
-        number = 0
-        while (rows := frame.select(wanted).slice(number, _BATCH).collect()).height:
-            for row in rows.iter_rows(named=True):
-                number += 1
-                yield number, row
-    except (pl.exceptions.PolarsError, OSError) as e:
-        raise DataError(f"{path} is not a whole Parquet file ({str(e).splitlines()[0]}); copy it again") from e

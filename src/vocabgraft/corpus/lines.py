@@ -26,13 +26,13 @@ def read_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[tuple[int
     r"""Yield (line number from 1, line without end mark) of a file; None for a line longer than `limit` bytes.
 
     CRLF ends and byte-order marks are taken off. A last line without b"\n" counts. Raises DataError when the file
-    cannot be read, is UTF-16, or is a truncated or damaged archive.
+    cannot be read, is UTF-16, has CR alone for line ends, or is a truncated or damaged archive.
     """
     number, size = 1, 0
     held: list[bytes] = []
     for block in _blocks(path):
-        if number == 1 and not held and block[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in block:
-            raise DataError(f"{path} is UTF-16; UTF-8 is needed: iconv -f UTF-16 -t UTF-8 {path.name}")
+        if number == 1 and not held:
+            _check_first(path, block)
         *ended, rest = block.split(b"\n")
         for part in ended:
             yield number, _whole(held, part, size, limit)
@@ -43,6 +43,14 @@ def read_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[tuple[int
             held.clear()
     if size:
         yield number, _whole(held, b"", size, limit)
+
+
+def _check_first(path: Path, block: bytes) -> None:
+    """Refuse what would pass for one long line."""
+    if block[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in block:
+        raise DataError(f"{path} is UTF-16; UTF-8 is needed: iconv -f UTF-16 -t UTF-8 {path.name}")
+    if b"\n" not in block and b"\r" in block.strip():
+        raise DataError(f"{path} ends its lines with CR alone; LF is needed: tr '\\r' '\\n' < {path.name}")
 
 
 def _whole(held: list[bytes], last: bytes, size: int, limit: int) -> bytes | None:

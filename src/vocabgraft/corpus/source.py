@@ -9,6 +9,7 @@ Finding is apart from reading, so that a plan can say what is missing before any
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from vocabgraft.errors import DataError
 
-ENDINGS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".txt", ".txt.gz", ".txt.zst")
+ENDINGS = (*(kind + pack for kind in (".jsonl", ".csv", ".txt") for pack in ("", ".gz", ".zst")), ".parquet")
 #: Names under which a row may hold its text, best first.
 TEXT_FIELDS = ("text", "content", "body")
 SAMPLES_LICENSE = "Apache-2.0"
@@ -45,6 +46,8 @@ class Located:
     paths: tuple[Path, ...] = ()
     hub: HubName | None = None
     license: str | None = None
+    ignored: tuple[str, ...] = ()
+    """What a folder holds besides: files of other kinds, links to folders."""
 
 
 def locate(source: str, base_dir: Path | None = None) -> Located:
@@ -58,11 +61,20 @@ def locate(source: str, base_dir: Path | None = None) -> Located:
         return Located("hub", source, hub=_hub_name(source))
     if not source.strip():
         raise DataError("a source is empty; name a file, a folder, samples:korean or hub:OWNER/NAME")
-    path = (base_dir or Path()) / Path(source).expanduser()
+    try:
+        return _local((base_dir or Path()) / Path(source).expanduser())
+    except (OSError, RuntimeError) as e:  # no permission, a name too long; ~nobody
+        raise DataError(f"source {source[:200]!r} cannot be looked at ({str(e)[:200]}); check it") from e
+
+
+def _local(path: Path) -> Located:
     if path.is_dir():
-        return Located("folder", path.resolve().name, paths=_inside(path))
+        paths, ignored = _inside(path)
+        return Located("folder", path.resolve().name, paths=paths, ignored=ignored)
     if not path.exists():
         raise DataError(missing(path))
+    if not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder; name one")
     if not path.name.endswith(ENDINGS):
         raise DataError(f"{path} is of an unknown kind; readable are {', '.join(ENDINGS)}")
     return Located("file", path.name, paths=(path,))
@@ -169,14 +181,24 @@ def _samples(source: str) -> Located:
     return Located("samples", source, paths=paths, license=SAMPLES_LICENSE)
 
 
-def _inside(folder: Path) -> tuple[Path, ...]:
-    found = [
-        path
-        for path in folder.rglob("*")
-        if path.name.endswith(ENDINGS)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+def _inside(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """What a folder holds to be read, and what not: hidden names aside, nothing is passed over in silence."""
+    found, ignored = [], []
+    for here, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        ignored += [path for path in (Path(here, name) for name in folders) if path.is_symlink()]
+        for path in (Path(here, name) for name in names if not name.startswith(".")):
+            if not path.name.endswith(ENDINGS):
+                ignored.append(path)
+            elif path.is_file():
+                found.append(path)
+            else:
+                raise DataError(f"{path} is a link to nothing, or no file; mend or remove it")
     if not found:
         raise DataError(f"{folder} holds no readable file; wanted are names ending in {', '.join(ENDINGS)}")
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
+    found.sort(key=lambda path: path.relative_to(folder).as_posix())
+    return tuple(found), tuple(sorted(path.relative_to(folder).as_posix() for path in ignored))
+
+
+def _refuse(error: OSError) -> None:
+    raise error

@@ -116,7 +116,7 @@ class LeakIndex:
         self.items = items
         self._parts = [[letters(text) for text in (q.question, *q.options)] for q in items]
         codes = [[part.codes for part in parts] for parts in self._parts]
-        sizes = [SHORT if _dense(np.concatenate(c)) else LONG for c in codes]
+        sizes = [SHORT if dense(np.concatenate(c)) else LONG for c in codes]
         self._runs = [
             _Runs([c if s == size else [] for c, s in zip(codes, sizes, strict=True)], size) for size in (SHORT, LONG)
         ]
@@ -167,7 +167,7 @@ class LeakIndex:
         return found
 
 
-def _dense(codes: Codes) -> bool:
+def dense(codes: Codes) -> bool:
     """Whether the script writes a syllable or a word in a letter, mostly."""
     return bool(len(codes)) and float((_kinds()[codes] == _DENSE).mean()) >= 0.3
 

@@ -21,6 +21,7 @@ from vocabgraft.corpus.document import (
     write_documents,
 )
 from vocabgraft.corpus.mix import tail, windows
+from vocabgraft.corpus.near_duplicates import near_duplicates
 from vocabgraft.corpus.source import locate
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
@@ -30,10 +31,11 @@ from vocabgraft.machine import cache_folder, versions
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Base
 from vocabgraft.run import Licence
+from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
 
-SIDES = ("target", "replay")
+NEAR_DUPLICATE = "near duplicate"
 _ROOM_GB = 1.0  # below this nothing sensible can be written
 _PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
 
@@ -71,11 +73,11 @@ def _portable(name: str) -> str:
 
 
 def _stamp(path: Path) -> str:
-    if not path.is_file():
-        return "missing"
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
     try:
+        if not path.is_file():
+            return "missing"
+        size = path.stat().st_size
+        digest = hashlib.sha256(str(size).encode())
         with path.open("rb") as f:
             digest.update(f.read(1 << 20))
             if size > 2 << 20:
@@ -106,6 +108,9 @@ def sources(context: Context) -> StepResult:
         for source in getattr(recipe.data, side):
             try:
                 found.append({"side": side, "source": source, **describe_source(source)})
+                if ignored := found[-1]["ignored"]:
+                    more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
+                    context.reporter.say(f"{source}: of other kinds and not read: {', '.join(ignored[:5])}{more}")
             except VocabgraftError as e:
                 problems.append(str(e))
     for source in recipe.data.dictionary:
@@ -169,34 +174,6 @@ def _documents(source: str) -> Iterator[Document]:
     return read_source(source, language="", license="", tally=Tally())
 
 
-def collect(context: Context) -> StepResult:
-    """Read the sources into one document file a side; every record that is not kept is counted by reason."""
-    data, metrics = context.recipe.data, {}
-    for side in SIDES:
-        tally = Tally()
-        language = data.language if side == "target" else "en"
-        documents = _limited(getattr(data, side), language, data.license, data.max_bytes, tally)
-        written = write_documents(context.out / f"{side}.jsonl", documents)
-        if written == 0:
-            raise DataError(
-                f"data.{side}: no document in {', '.join(getattr(data, side))}; "
-                f"dropped: {dict(tally.dropped) or 'none'}"
-            )
-        metrics[side] = tally.as_dict()
-    write_json(context.out / "tally.json", metrics)
-    return StepResult(metrics)
-
-
-def _limited(names: Iterable[str], language: str, license_: str, most: int, tally: Tally) -> Iterator[Document]:
-    total = 0
-    for name in names:
-        for document in read_source(name, language=language, license=license_, tally=tally):
-            total += len(document.text.encode())
-            if total > most:
-                return
-            yield document
-
-
 def dictionary(context: Context) -> StepResult:
     """Merge the bilingual dictionaries; pairs that cannot help an alignment are dropped by reason."""
     data = context.recipe.data
@@ -233,6 +210,8 @@ def preprocess(context: Context) -> StepResult:
                 whole = part.id.rpartition("#")[0]
                 (held if held_out(whole, recipe.data.held_out) else train).append(part)
         train, held = _without_duplicates(train, held, tally)
+        train, held, pair = _without_near_duplicates(train, held, recipe.data.near_duplicates, tally)
+        tally.check()
         _check_not_empty(side, train, held, tally)
         for split, documents in (("train", train), ("held", held)):
             write_documents(context.out / f"{side}.{split}.jsonl", documents)
@@ -241,7 +220,10 @@ def preprocess(context: Context) -> StepResult:
             "bytes": sum(len(d.text.encode()) for d in train),
             "held_out_documents": len(held),
             "held_out_bytes": sum(len(d.text.encode()) for d in held),
+            "read": tally.read,
             "dropped": dict(sorted(tally.dropped.items())),
+            "examples": dict(sorted(tally.examples.items())),
+            "near_duplicates": pair,
         }
     return StepResult(metrics)
 
@@ -250,7 +232,7 @@ def _cleaned(path: Path, side: str, recipe: Recipe, tally: Tally, advance: Calla
     data = recipe.data
     for document in read_documents(path):
         advance(len(document.text.encode()))
-        for n, text in enumerate(split_long(clean_text(document.text), data.max_chars)):
+        for n, text in enumerate(split_long(clean_text(document.text), data.max_chars) or [""]):
             reason = reason_to_drop(
                 text,
                 script=data.script if side == "target" else None,
@@ -286,10 +268,25 @@ def _without_duplicates(
             if seen.seen(d.text):
                 tally.drop("duplicate", d.id)
             else:
-                tally.keep()
                 kept.append(d)
         sides.append(kept)
     return sides[1], sides[0]
+
+
+def _without_near_duplicates(
+    train: list[Document], held: list[Document], threshold: float, tally: Tally
+) -> tuple[list[Document], list[Document], list[str]]:
+    """The same of texts nearly alike; also the ids of one pair, (left out, kept) or (), as an example."""
+    every = [*held, *train]
+    found = near_duplicates([d.text for d in every], threshold, first=len(held)) if threshold else {}
+    kept: tuple[list[Document], list[Document]] = ([], [])
+    for n, document in enumerate(every):
+        if n in found:
+            tally.drop(NEAR_DUPLICATE, document.id)
+        else:
+            tally.keep()
+            kept[n < len(held)].append(document)
+    return *kept, [every[n].id for n in next(iter(sorted(found.items())), ())]
 
 
 def _check_not_empty(side: str, train: list[Document], held: list[Document], tally: Tally) -> None:
