@@ -87,7 +87,7 @@ BETWEEN: dict[str, Edit] = {"1 word in 20 replaced": words_replaced(0.05), "1 in
 def shingles(text: str) -> set[str]:
     """The runs of letters, counted as the library does but with strings."""
     text = "".join(c for c in unicodedata.normalize("NFKC", text).casefold() if c.isalnum())
-    size = 6 if sum("가" <= c <= "힣" or "一" <= c <= "鿿" for c in text) >= 0.3 * len(text) else 13
+    size = 4 if sum("가" <= c <= "힣" or "一" <= c <= "鿿" for c in text) >= 0.3 * len(text) else 10
     return {text[n : n + size] for n in range(len(text) - size + 1)}
 
 

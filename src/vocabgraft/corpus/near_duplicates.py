@@ -1,10 +1,11 @@
 """Find texts that are nearly the same as another: MinHash and locality-sensitive hashing, then an exact look.
 
 A text is known by its runs of letters and digits in one form (NFKC, case folded), so that spaces, punctuation and
-capitals make no difference: 6 letters of Hangul, Han and Kana, 13 of other scripts, as in the leak gate. The share of
-runs that two texts have in common (Jaccard) is estimated from the least hashes of each under many permutations
-(Broder 1997); texts that agree in one band of them are compared run by run, so a text is never called a
-near-duplicate by chance. Of those alike one stays, chosen by a hash of its text: neither files nor their order matter.
+capitals make no difference: 4 letters of Hangul, Han and Kana, 10 of other scripts (of the sizes tried, the longest
+that still find lightly edited laws and medical English). The share of runs that two texts have in common (Jaccard) is
+estimated from the least hashes of each under many permutations (Broder 1997); texts that agree in one band of them are
+compared run by run, so a text is never called a near-duplicate by chance. Of those alike one stays, chosen by a hash
+of its text: neither files nor their order matter.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vocabgraft.errors import DataError
-from vocabgraft.evaluation.leaks import LONG, SHORT, Hashes, Places, dense, letters, runs
+from vocabgraft.evaluation.leaks import Hashes, Places, dense, letters, runs
 
 PERMUTATIONS = 128
+_SYLLABLES, _LETTERS = 4, 10  # letters of a run
 _RECALL = 0.995  # of pairs that share just so much as the threshold
 _TOGETHER = 1 << 15  # runs of texts that are looked at together: what is at work fits a core's cache
 _HELD = 512  # texts whose runs are kept at hand while pairs are compared
@@ -80,7 +82,7 @@ def signatures(texts: Sequence[str]) -> tuple[Places, Signatures]:
 
 def _runs(text: str) -> Hashes:
     codes = letters(text).whole
-    return runs(codes, SHORT if dense(codes) else LONG)
+    return runs(codes, _SYLLABLES if dense(codes) else _LETTERS)
 
 
 def _least(texts: Sequence[Hashes]) -> Signatures:
