@@ -179,6 +179,7 @@ FIRST_STALE = [
     ("base.license=other", "01-sources", "base.license was none (random weights), is now other"),
     ("data.max_bytes=1000000", "02-collect", "data.max_bytes was 200000000, is now 1000000"),
     ("data.min_chars=50", "04-preprocess", "data.min_chars was 40, is now 50"),
+    ("data.privacy=drop", "04-preprocess", "data.privacy was replace, is now drop"),
     ("data.held_out=0.2", "04-preprocess", "data.held_out was 0.15, is now 0.2"),
     ("tokenizer.pieces=210", "11-train-tokenizer", "tokenizer.pieces was 200, is now 210"),
     ("init.norm=1.0", "22-initialise", "init.norm was 0.75, is now 1.0"),

@@ -75,6 +75,10 @@ class Data(Section):
     min_script_share: Share = 0.3
     max_bytes: Positive = 200_000_000
     """Bytes of text collected per side, in source order."""
+    privacy: Literal["replace", "drop", "keep"] = "replace"
+    """Personal data that rules can find: pseudonyms in its place, its documents dropped, or no search at all."""
+    privacy_key: str = ""
+    """Environment variable with the secret behind the pseudonyms; none: a public key, so a guess can be checked."""
 
 
 class Tokenizer(Section):
