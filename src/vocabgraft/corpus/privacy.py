@@ -23,11 +23,11 @@ KINDS = (
     "account",
     "resident",
     "card",
+    "chart",
     "phone",
     "business",
     "licence",
     "passport",
-    "chart",
     "email",
     "address",
     "name",
@@ -101,20 +101,25 @@ _LICENCE = re.compile(rf"{_LEFT}\d\d{_JOIN}?\d\d{_JOIN}?\d{{6}}{_JOIN}?\d\d{_RIG
 
 _NEAR = 20  # characters before a number in which a cue is looked for
 _RESIDENT_CUE = re.compile(r"주민|외국인|생년월일|RRN|[Rr]esident")
+_BARCODE_CUE = re.compile(r"바코드|[Bb]arcode|EAN|GTIN|ISBN|UPC|상품")
 _COMPANY_CUE = re.compile(r"법인")
 _PHONE_CUE = re.compile(r"전화|연락처|휴대|핸드폰|팩스|☎|[Tt][Ee][Ll]|[Ff][Aa][Xx]|[Pp]hone|[Mm]obile|H\.?P")
 _BUSINESS_CUE = re.compile(r"사업자")
 _LICENCE_CUE = re.compile(r"면허|[Ll]icen[cs]e")
-_NOT_DIGITS = re.compile(r"\D+")
 _NO_CHECK_SINCE = date(2020, 10, 5)
 _BORN_BY = date(2030, 1, 1)  # not today: the same text has the same finds on any day
+
+
+def _digits(value: str) -> str:
+    return "".join(filter(str.isdigit, value))
+
 
 # A check says yes, no, or None: a pseudonym of ours, which is to be left alone.
 Check = Callable[["re.Match[str]", str], bool | None]
 
 
 def _resident(m: re.Match[str], before: str) -> bool | None:
-    number = _NOT_DIGITS.sub("", m[0])
+    number = _digits(m[0])
     if number[2:4] == "00":
         return None
     century = 1900 if number[6] in "1256" else 2000
@@ -126,14 +131,15 @@ def _resident(m: re.Match[str], before: str) -> bool | None:
         return False
     if len(m[0]) > 13 or len(number) < 13 or _RESIDENT_CUE.search(before):
         return True
-    barcode = number[:3] == "880" and (sum(map(int, number[::2])) + 3 * sum(map(int, number[1::2]))) % 10 == 0
+    korean = number[:3] == "880" and (sum(map(int, number[::2])) + 3 * sum(map(int, number[1::2]))) % 10 == 0
+    barcode = korean or _BARCODE_CUE.search(before)
     return not barcode and (born >= _NO_CHECK_SINCE or _resident_check(number))
 
 
 def _resident_check(number: str) -> bool:
     total = sum(int(d) * w for d, w in zip(number, (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5), strict=False))
     # A foreigner's is two higher.
-    return int(number[12]) in ((11 - total) % 11 % 10, ((11 - total) % 11 + 2) % 10)
+    return int(number[12]) == ((13 if number[6] in "5678" else 11) - total % 11) % 10
 
 
 def _card(m: re.Match[str], before: str) -> bool | None:
@@ -160,7 +166,7 @@ def _phone(m: re.Match[str], before: str) -> bool | None:
 
 
 def _business(m: re.Match[str], before: str) -> bool | None:
-    number = _NOT_DIGITS.sub("", m[0])
+    number = _digits(m[0])
     if number[:3] == "000":
         return None
     if len(m[0]) < 12 and not _BUSINESS_CUE.search(before):
@@ -172,7 +178,7 @@ def _business(m: re.Match[str], before: str) -> bool | None:
 
 
 def _licence(m: re.Match[str], before: str) -> bool | None:
-    number = _NOT_DIGITS.sub("", m[0])
+    number = _digits(m[0])
     if number[:2] == "00":
         return None
     return 11 <= int(number[:2]) <= 28 and (len(m[0]) >= 15 or bool(_LICENCE_CUE.search(before)))
@@ -193,9 +199,10 @@ _NO = r"(?: ?(?:번호|[Nn][Oo]\.?|NO|[Nn]umber|[Ii][Dd]|#))"
 _THEN = r"[은는이가]? ?[\"'(\[]?(?:[:=#|>.-]|No\.?|no\.?)?\s?[\"'(\[]?"
 _BANK = "(?:[가-힣]{2} ?은행|농협|신협|우체국|[가-힣]{1,3}뱅크|새마을금고)"
 _CHART = (
-    r"(?:(?:환자 ?등록|환자|차트|병록|(?<![가-힣])(?:병원 ?|진료 ?|원내 ?)?등록|의무 ?기록|진료 ?기록|진료|검체|접수|병리"
-    rf"|수진|수검|내원|진찰권|진료 ?카드|처방전?|검사|입원|외래){_NO}|(?<![A-Za-z])(?:MRN|PID|(?:[Cc]hart|CHART|[Hh]ospital"
-    rf"|[Pp]atient|PATIENT|[Ss]pecimen|SPECIMEN|[Aa]ccession|[Rr]eg\.?|[Uu]nit|[Pp]t\.?){_NO}))"
+    r"(?:(?:환자 ?등록|환자|차트|병록|(?<![가-힣])(?:병원 ?|진료 ?|원내 ?)?등록|의무 ?기록|진료 ?기록|진료|검체|접수"
+    rf"|병리|수진|수검|내원|진찰권|진료 ?카드|처방전?|검사|입원|외래){_NO}|(?<![A-Za-z])(?:MRN|PID|(?:[Cc]hart|CHART"
+    r"|[Hh]ospital|[Pp]atient|PATIENT|[Ss]pecimen|SPECIMEN|[Aa]ccession|[Rr]eg\.?|[Uu]nit|[Pp]t\.?)"
+    rf"{_NO}))"
 )
 _CHART_VALUE = r"[A-Za-z]{0,4}[- ]?\d{1,16}(?:[-./_]?[A-Z]{0,2}[-./_]?\d{1,16}){0,4}"
 _INSURANCE = (
@@ -206,7 +213,7 @@ _CUED: tuple[tuple[str, re.Pattern[str], Callable[[str], bool | None]], ...] = (
     (
         "insurance",
         re.compile(rf"{_INSURANCE}{_NO}?{_THEN}(\d(?: ?[-./_ ]? ?\d){{10}}){_RIGHT}"),
-        lambda value: re.sub(r"\D", "", value)[:3] != "000" or None,
+        lambda value: None if _digits(value).startswith("000") else True,
     ),
     (
         "resident",
@@ -219,7 +226,7 @@ _CUED: tuple[tuple[str, re.Pattern[str], Callable[[str], bool | None]], ...] = (
     (
         "account",
         re.compile(rf"(?:계좌|입금|송금|{_BANK}|[Aa]ccount){_NO}?{_THEN}(\d(?:[- ]?\d){{9,15}}){_RIGHT}"),
-        lambda value: None if value.startswith("000") else not _PHONE.fullmatch(value),
+        lambda value: None if _digits(value).startswith("000") else not _PHONE.fullmatch(value),
     ),
     (
         "passport",
@@ -236,7 +243,8 @@ _DATE = re.compile(r"(?:19|20)\d\d[-./ ]{1,2}\d{1,2}[-./ ]{1,2}\d{1,2}")
 
 
 def _chart(value: str) -> bool:
-    return sum(c.isdigit() for c in value) >= 4 and not _DATE.match(value)
+    phone = len(value) > 10 and _PHONE.fullmatch(value)
+    return sum(c.isdigit() for c in value) >= 4 and not phone and not _DATE.match(value)
 
 
 # How every cue ends, with what may be a value behind it: most texts need no closer look.

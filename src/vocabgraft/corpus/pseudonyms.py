@@ -25,6 +25,7 @@ from vocabgraft.corpus.privacy import Found, find, fold
 #: Anyone can have this key. It parts values from texts, but whoever guesses a value can check the guess.
 PUBLIC_KEY = b"vocabgraft: no secret"
 
+_LOOKS = 8
 _SURNAMES = "김이박최정강조윤장임한오서신권황안송전홍"
 _SYLLABLES = "아연우진수희영민주은경호현서준지훈윤하율정선미성빈원태동철혜자순인석환기열용섭란"
 _MASKS = "*xX"
@@ -41,12 +42,17 @@ class Pseudonyms:
     def replace(self, text: str) -> tuple[str, Counter[str]]:
         """Return the text with pseudonyms, and how many of each kind. The text is in NFC."""
         counts: Counter[str] = Counter()
-        parts, end = [], 0
-        for found in find(text):
-            parts += [text[end : found.start], self._pseudonym(found, fold(text[found.start : found.end]))]
-            end = found.end
-            counts[found.kind] += 1
-        return "".join([*parts, text[end:]]) if parts else text, counts
+        # Values that stood wall to wall hid one another; a second look finds what the first has bared.
+        for _ in range(_LOOKS):
+            if not (places := find(text)):
+                break
+            parts, end = [], 0
+            for found in places:
+                parts += [text[end : found.start], self._pseudonym(found, fold(text[found.start : found.end]))]
+                end = found.end
+                counts[found.kind] += 1
+            text = "".join([*parts, text[end:]])
+        return text, counts
 
     def _pseudonym(self, found: Found, value: str) -> str:
         if found.kind == "name":
