@@ -181,6 +181,7 @@ FIRST_STALE = [
     ("data.max_unreadable=3", "02-collect", "data.max_unreadable was 0, is now 3"),
     ("data.near_duplicates=0.9", "04-preprocess", "data.near_duplicates was 0.8, is now 0.9"),
     ("data.min_chars=50", "04-preprocess", "data.min_chars was 40, is now 50"),
+    ("data.privacy=drop", "04-preprocess", "data.privacy was replace, is now drop"),
     ("data.held_out=0.2", "04-preprocess", "data.held_out was 0.15, is now 0.2"),
     ("tokenizer.pieces=210", "11-train-tokenizer", "tokenizer.pieces was 200, is now 210"),
     ("init.norm=1.0", "22-initialise", "init.norm was 0.75, is now 1.0"),

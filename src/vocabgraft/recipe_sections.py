@@ -79,6 +79,10 @@ class Data(Section):
     """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
     near_duplicates: Share = 0.8
     """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
+    privacy: Literal["replace", "drop", "keep"] = "replace"
+    """Personal data that rules can find: pseudonyms in its place, its documents dropped, or no search at all."""
+    privacy_key: str = ""
+    """Environment variable with the secret behind the pseudonyms; none: a public key, so a guess can be checked."""
 
 
 class Tokenizer(Section):

@@ -141,6 +141,10 @@ def data(ledger: Ledger) -> str:
         if rows:
             parts.append(f"<h3>{side}</h3>")
             parts.append(table(("", "documents"), rows, (1,)))
+        found = ledger.find("04-preprocess", side, "privacy")
+        if isinstance(found, dict) and found:
+            told = ", ".join(f"{kind} {numbers.whole(count)}" for kind, count in found.items())
+            parts.append(paragraph(f"Places of personal data found, by kind: {told}."))
     return section("Data", *parts)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from vocabgraft.recipe_sections import Base
 from vocabgraft.run import Licence
 from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
+from vocabgraft.steps.privacy import privacy_guard, without_personal
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
 
 NEAR_DUPLICATE = "near duplicate"
@@ -188,8 +191,9 @@ def dictionary(context: Context) -> StepResult:
 
 
 def preprocess(context: Context) -> StepResult:
-    """Clean, split, drop, deduplicate, keep benchmark items out, hold out documents by hash."""
+    """Clean, take personal data out, split, drop, deduplicate, keep benchmark items out, hold out by hash."""
     recipe = context.recipe
+    guard = privacy_guard(recipe.data)
     evaluate, instruct = recipe.evaluate, recipe.instruct
     asked = Tally()
     questions = read_questions(
@@ -201,12 +205,13 @@ def preprocess(context: Context) -> StepResult:
         "leak_gate": {"items": len(questions), "too_short": len(leaks.unknown)},
     }
     for side in SIDES:
-        tally = Tally()
+        tally, personal = Tally(), Counter[str]()
         path = context.run.path("02-collect", f"{side}.jsonl")
         train: list[Document] = []
         held: list[Document] = []
         with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            for part in _without_leaks(_cleaned(path, side, recipe, tally, advance), leaks, tally):
+            whole_texts = without_personal(_clean(path, advance), guard, tally, personal)
+            for part in _without_leaks(_parts(whole_texts, side, recipe, tally), leaks, tally):
                 whole = part.id.rpartition("#")[0]
                 (held if held_out(whole, recipe.data.held_out) else train).append(part)
         train, held = _without_duplicates(train, held, tally)
@@ -224,15 +229,21 @@ def preprocess(context: Context) -> StepResult:
             "dropped": dict(sorted(tally.dropped.items())),
             "examples": dict(sorted(tally.examples.items())),
             "near_duplicates": pair,
+            "privacy": dict(sorted(personal.items())),
         }
     return StepResult(metrics)
 
 
-def _cleaned(path: Path, side: str, recipe: Recipe, tally: Tally, advance: Callable[[int], None]) -> Iterator[Document]:
-    data = recipe.data
+def _clean(path: Path, advance: Callable[[int], None]) -> Iterator[Document]:
     for document in read_documents(path):
         advance(len(document.text.encode()))
-        for n, text in enumerate(split_long(clean_text(document.text), data.max_chars) or [""]):
+        yield replace(document, text=clean_text(document.text))
+
+
+def _parts(documents: Iterable[Document], side: str, recipe: Recipe, tally: Tally) -> Iterator[Document]:
+    data = recipe.data
+    for document in documents:
+        for n, text in enumerate(split_long(document.text, data.max_chars) or [""]):
             reason = reason_to_drop(
                 text,
                 script=data.script if side == "target" else None,
