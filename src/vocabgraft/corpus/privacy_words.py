@@ -25,12 +25,12 @@ _SURNAMES = frozenset(
     "선설마길연위표명기반라왕금옥육인맹제모탁국어은편용"
 )
 _TWO = ("남궁", "황보", "제갈", "선우", "독고", "사공", "서문")
-# Of given names: a name without one of a hospital's own cues must be made of these alone.
+# Of given names. Behind other cues than a hospital's own, a name must be made of these alone.
 _GIVEN = frozenset(
     "가강건경계고관광교구국권규균근금기길나남노다단달담대덕도동두라란래려련렬령례로록루린림마만말명모목무문미민박반"
     "배백범별병보복본봉부빈사산삼상새서석선설섭성세소솔송수숙순슬승시식신아안애양언연열영예오옥온완용우욱운웅원월"
     "유윤율으은을음의이익인일임자잔장재전정제조종주준중지진찬창채천철청초춘충치태택표필하학한해향헌혁현형혜호홍화"
-    "환효후훈휘희"
+    "환효후훈휘희늘솔별봄람빛슬"
 )
 # Words that look like names and stand where names do, met in laws, product help and reviews.
 _NO_NAME = frozenset(
@@ -49,9 +49,10 @@ _TAIL = re.compile(
     "(?:님|씨|군|양)?(?:께서|에게|한테|이다|이며|이고|이라고?|라고|입니다|으로|로|부터|은|는|이|가|을|를|의|와|과|도|만|님)?$"
 )
 
-_WHO = "환자|수진자|수검자|피보험자|가입자|보호자|산모|예금주|대상자|신청인"
+_WHO = "환자|수진자|수검자|피보험자|가입자|보호자|산모|예금주|대상자|신청인|담당자|대표자|작성자|신고인|피해자"
 _HOSPITAL = rf"(?:{_WHO}) ?(?:성명|이름|성함|명)"
 _STAFF = "담당 ?의사?|주치의|집도의|수술의|판독의|담당 ?간호사"
+_ANY = re.compile(f"환아|성명|이름|성함|{_WHO}|{_STAFF}|님")
 _AFTER_HOSPITAL = re.compile(rf"(?:{_HOSPITAL})(?:[은는])? ?[:=|)]? ?(?=([가-힣]{{2,7}}))")
 _AFTER_CUE = re.compile(rf"(?:성명|이름|성함|{_WHO}|{_STAFF})(?:[은는])? ?[:=|] ?(?=([가-힣]{{2,7}}))")
 _AFTER_PATIENT = re.compile(r"(?:환자|환아|산모) ([가-힣]{3,6})(?: ?(?:님|씨)|[은는이가(,]|(?= ?\())")
@@ -69,7 +70,7 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
 
 def find_names(text: str) -> Iterator[tuple[int, int]]:
     """Yield start and end of Korean names behind a cue ('환자명: …') and beside a patient's title ('… 환자')."""
-    if "환" not in text and "성" not in text and "이름" not in text and not re.search(f"{_WHO}|{_STAFF}", text):
+    if not _ANY.search(text):
         return
     for cued, strict in ((_AFTER_HOSPITAL, False), (_AFTER_CUE, True), (_AFTER_PATIENT, True)):
         for m in cued.finditer(text):
