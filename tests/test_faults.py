@@ -162,7 +162,7 @@ def test_damaged_lines_are_counted_by_reason_and_the_run_goes_on_where_they_are_
     lines = [good.encode(), b'{"text": "\xed\x95"}', b"{", b"\xff\xff", b'{"text": "\\ud800"}', b'{"text": "a\\u0000"}']
     (tmp_path / "c.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     sources = "data.target=['c.jsonl', 'samples:korean']"
-    assert "1 damaged record, 0 are allowed: c.jsonl:2 (invalid UTF-8)" in do(sources).sentence
+    assert "5 damaged records, 0 are allowed: c.jsonl:2 (invalid UTF-8), c.jsonl:3 (" in do(sources).sentence
     assert do(sources, "data.max_unreadable=5", more=("--from", "01")).code == 0
     found = metrics("02-collect")["target"]
     assert found["dropped"] == {"NUL character": 1, "invalid JSON": 1, "invalid UTF-8": 2, "lone surrogate": 1}

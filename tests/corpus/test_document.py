@@ -105,6 +105,12 @@ def test_utf_16_is_refused_with_the_way_out(tmp_path):
         read_bytes(tmp_path, "a.jsonl", GOOD.encode("utf-16"))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_lines_that_end_with_cr_alone_are_refused_with_the_way_out(tmp_path, name):
+    with pytest.raises(DataError, match=r"CR alone; LF is needed: tr"):
+        read_bytes(tmp_path, name, f"{GOOD}\r{GOOD}\r")
+
+
 def test_a_row_keeps_its_own_id_source_and_license(tmp_path):
     rows = [
         {"text": "가", "id": "x1", "source": "book", "license": "CC BY 4.0"},
@@ -219,6 +225,37 @@ def test_a_folder_is_read_in_order_of_names_with_its_subfolders(tmp_path):
         (tmp_path / name).write_bytes(gzip.compress(row) if name.endswith("gz") else row)
     documents, _ = read(tmp_path)
     assert [d.id for d in documents] == ["a:1", "b:1", "c:1"]
+
+
+def test_what_a_folder_holds_besides_is_named(tmp_path):
+    for name in ("a.jsonl", "b.JSONL", "sub/README.md", ".hidden/c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(GOOD, "utf-8")
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "sub")
+    assert describe_source(str(tmp_path))["ignored"] == ["b.JSONL", "elsewhere", "sub/README.md"]
+
+
+def test_a_link_to_nothing_in_a_folder_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text(GOOD, "utf-8")
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(DataError, match=r"b\.jsonl is a link to nothing"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-this-name/a.jsonl", "a" * 300 + ".jsonl"])
+def test_a_path_that_cannot_be_looked_at_is_a_sentence(source):
+    with pytest.raises(DataError, match="cannot be looked at"):
+        read(source)
+
+
+def test_each_file_has_its_own_account(tmp_path):
+    (tmp_path / "a.jsonl").write_text(f"{GOOD}\n{{\n", "utf-8")
+    (tmp_path / "b.jsonl").write_text(GOOD, "utf-8")
+    _, tally = read(tmp_path)
+    assert [(Path(name).name, t.read, t.kept, t.unreadable) for name, t in tally.files.items()] == [
+        ("a.jsonl", 2, 1, 1),
+        ("b.jsonl", 1, 1, 0),
+    ]
 
 
 def test_a_relative_source_starts_at_the_base_folder(tmp_path):
@@ -364,6 +401,14 @@ def test_a_tally_that_lost_a_record_is_a_broken_promise():
     tally.read += 1
     with pytest.raises(ProofError, match="records went missing"):
         tally.check()
+
+
+def test_a_record_dropped_after_all_is_counted_once():
+    tally = Tally()
+    tally.keep("a.txt")
+    tally.drop_kept("beyond data.max_bytes", "a:1")
+    tally.check()
+    assert (tally.read, tally.kept, tally.dropped) == (1, 0, {"beyond data.max_bytes": 1})
 
 
 def test_the_held_out_share_is_met_and_stays_the_same():

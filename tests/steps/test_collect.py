@@ -32,7 +32,9 @@ def test_reading_stops_at_the_byte_limit_in_source_order_and_says_what_was_not_r
 
 def test_one_damaged_record_stops_the_run_and_is_named_with_the_way_out(done, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_bytes(GOOD + BAD + GOOD)
-    with pytest.raises(DataError, match=r"1 damaged record, 0 are allowed: c\.jsonl:2 \(invalid UTF-8\).*--set"):
+    with pytest.raises(
+        DataError, match=r"1 damaged record, 0 are allowed: c\.jsonl:2 \(invalid UTF-8\).*data\.max_unreadable"
+    ):
         collected(done, f"data.target=['{tmp_path / 'c.jsonl'}']")
 
 

@@ -86,5 +86,5 @@ class _Reading:
             places = [f"{place} ({reason})" for reason, place in self.tally.examples.items() if reason in UNREADABLE]
             raise DataError(
                 f"data.{self.side}: {found} damaged {'record' if found == 1 else 'records'}, {most} are allowed: "
-                f"{', '.join(places)}; repair the file, or leave such records out: --set data.max_unreadable={found}"
+                f"{', '.join(places)}; repair the file, or say how many may be left out: data.max_unreadable"
             )
