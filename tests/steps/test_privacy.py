@@ -15,6 +15,7 @@ from vocabgraft.report.sections import data as data_section
 from vocabgraft.run import Run
 
 Done = Callable[..., Run]
+ALIKE = "data.near_duplicates=0"  # these records say the same but for what is personal
 
 
 def canaries(n: int) -> list[str]:
@@ -46,7 +47,7 @@ def test_none_of_160_canaries_leaves_the_documents_as_read(
     done: Done, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(0)
-    run = done(planted(tmp_path))
+    run = done(planted(tmp_path), ALIKE)
     said = "".join([written(run), *capfd.readouterr(), caplog.text])
     assert [c for n in range(40) for c in canaries(n) if c in said] == []
     counts = run.manifest("04-preprocess").metrics["target"]["privacy"]
@@ -56,7 +57,7 @@ def test_none_of_160_canaries_leaves_the_documents_as_read(
 
 def test_drop_leaves_the_documents_out_and_keep_leaves_them_as_they_are(done: Done, tmp_path: Path) -> None:
     setting = planted(tmp_path)
-    run = done(setting, "data.privacy=drop")
+    run = done(setting, ALIKE, "data.privacy=drop")
     found = run.manifest("04-preprocess").metrics["target"]
     assert found["dropped"]["holds personal data"] == 40
     assert found["privacy"]["resident"] == 40
@@ -64,7 +65,7 @@ def test_drop_leaves_the_documents_out_and_keep_leaves_them_as_they_are(done: Do
 
 
 def test_keep_looks_for_nothing(done: Done, tmp_path: Path) -> None:
-    run = done(planted(tmp_path), "data.privacy=keep")
+    run = done(planted(tmp_path), ALIKE, "data.privacy=keep")
     found = run.manifest("04-preprocess").metrics["target"]
     files = [run.path("04-preprocess", f"target.{split}.jsonl") for split in ("train", "held")]
     texts = "".join(document.text for file in files for document in read_documents(file))
@@ -75,7 +76,7 @@ def test_a_secret_key_changes_the_pseudonyms_and_is_written_nowhere(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOSPITAL_KEY", "a canary of a secret key")
-    run = done(planted(tmp_path), "data.privacy_key=HOSPITAL_KEY")
+    run = done(planted(tmp_path), ALIKE, "data.privacy_key=HOSPITAL_KEY")
     assert "a canary of" not in written(run)
     assert "HOSPITAL_KEY" in written(run)
 
@@ -86,5 +87,5 @@ def test_a_missing_or_short_key_is_refused_without_being_told(
 ) -> None:
     monkeypatch.setenv("HOSPITAL_KEY", value)
     with pytest.raises(RecipeError, match=f"HOSPITAL_KEY {said}; set it to a secret of at least 16 bytes") as caught:
-        done(planted(tmp_path), "data.privacy_key=HOSPITAL_KEY")
+        done(planted(tmp_path), ALIKE, "data.privacy_key=HOSPITAL_KEY")
     assert "canary" not in str(caught.value)

@@ -305,7 +305,7 @@ def _check_not_empty(side: str, train: list[Document], held: list[Document], tal
         what = "to train on" if not train else "held out to measure on"
         raise DataError(
             f"data.{side}: no text left {what} after cleaning; dropped: {dict(tally.dropped) or 'none'}. "
-            "Give more text, or change data.min_chars, data.min_script_share or data.held_out"
+            "Give more text, or change data.min_chars, data.min_script_share, data.near_duplicates or data.held_out"
         )
 
 
