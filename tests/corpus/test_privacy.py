@@ -171,3 +171,10 @@ def test_no_text_takes_more_than_its_share_of_time(unit):
     started = time.process_time()
     find(text)
     assert time.process_time() - started < 20  # 0.1 to 2 s; hours, were it quadratic
+
+
+@pytest.mark.parametrize(
+    "text", ["환자: 지하철을 못 타서 출근하는 데 시간이 두 배로 걸려요.", "보호자: 이하늘을 봤다고 합니다."]
+)
+def test_what_a_speaker_says_is_no_name(text: str) -> None:
+    assert find(text) == []

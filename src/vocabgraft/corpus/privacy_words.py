@@ -57,6 +57,7 @@ _AFTER_HOSPITAL = re.compile(rf"(?:{_HOSPITAL})(?:[은는])? ?[:=|)]? ?(?=([가-
 _AFTER_CUE = re.compile(rf"(?:성명|이름|성함|{_WHO}|{_STAFF})(?:[은는])? ?[:=|] ?(?=([가-힣]{{2,7}}))")
 _AFTER_PATIENT = re.compile(r"(?:환자|환아|산모) ([가-힣]{3,6})(?: ?(?:님|씨)|[은는이가(,]|(?= ?\())")
 _TITLE = re.compile(r"(?:님(?= ?(?:환자|\(|께))|환자|환아|산모)")
+_OBJECT = ("을", "를")
 _WORD_END = re.compile(r"(?<![가-힣])[가-힣]{3,4}(?= ?$)")
 
 
@@ -96,5 +97,7 @@ def _name_length(word: str, *, strict: bool) -> int:
             return 0
         if strict and (length < 3 or not set(name[family:]) <= _GIVEN):
             return 0
+        if strict and rest[:1] in _OBJECT:
+            return 0  # what a speaker says, not who it is: "환자: 지하철을 …"
         return length
     return 0
