@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vocabgraft.corpus.document import Tally, read_source
-from vocabgraft.evaluation.leaks import LeakIndex, letters, runs
+from vocabgraft.evaluation.leaks import LeakIndex
 from vocabgraft.evaluation.questions import Question, read_questions
 
 LAW = (
@@ -128,16 +125,6 @@ def test_an_item_without_a_letter_is_told(index: LeakIndex) -> None:
 def test_any_text_can_be_looked_at(index: LeakIndex, text: str) -> None:
     assert index.find(text) == []
     assert LeakIndex([]).find(text) == []
-
-
-@given(st.text(max_size=60), st.text(max_size=60), st.integers(1, 12))
-def test_runs_are_equal_exactly_where_the_letters_are(a: str, b: str, size: int) -> None:
-    for one, other in ((a, b), (a, a)):
-        left, right = letters(one).whole, letters(other).whole
-        spelt = [tuple(left[i : i + size]) for i in range(len(left) - size + 1)]
-        against = [tuple(right[i : i + size]) for i in range(len(right) - size + 1)]
-        hashed = np.equal.outer(runs(left, size), runs(right, size))
-        assert hashed.tolist() == [[x == y for y in against] for x in spelt]
 
 
 def test_the_samples_of_the_package_do_not_hold_its_questions() -> None:

@@ -17,8 +17,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from vocabgraft.corpus.letters import Hashes, Places, dense, letters, runs
 from vocabgraft.errors import DataError
-from vocabgraft.evaluation.leaks import Hashes, Places, dense, letters, runs
 
 PERMUTATIONS = 128
 _SYLLABLES, _LETTERS = 4, 10  # letters of a run

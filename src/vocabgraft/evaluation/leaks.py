@@ -13,15 +13,13 @@ a short question is what any text of its matter says ("cross the blood-brain bar
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vocabgraft.corpus.letters import NO_RUNS, Codes, Hashes, Letters, Places, dense, letters, runs
 from vocabgraft.evaluation.questions import Question
 
 LONG, SHORT = 13, 6  # letters of a run: of alphabets; of Hangul, Han and Kana
@@ -30,75 +28,12 @@ ASKED = 0.5  # share of its letters that tells it together with the end of the q
 QUESTION = 0.6  # … or of the question's runs alone, where so many letters stand:
 LEAST = {LONG: 40, SHORT: 11}  # eight words: the name of an illness and of its two treatments are no leak
 COPIED = 0.8  # share of its letters that tells it however short it is
-_PARTICLES = "은는이가을를의에서와과도로"
 _COMMON = 32  # a run of more items than these tells none of them
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that it has an inverse modulo 2**64
-_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
 _FILTER_BITS = 25
 _BLOCK, _OVERLAP = 1 << 20, 1 << 13  # characters of a block, which bounds the memory; longer than any item
 _TOGETHER = 1 << 18  # characters of short texts that are looked at together
 
-Codes = NDArray[np.uint32]
-Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
-_NONE: Hashes = np.zeros(0, np.uint64)
 _BETWEEN: Codes = np.full(1, 0xFFFFFFFF, np.uint32)  # no letter: no run reaches over it
-
-
-@dataclass(frozen=True)
-class Letters:
-    """The letters and digits of a text in one form, code points (L,), and those that are no particle's (N,)."""
-
-    whole: Codes
-    kept: Places
-    """Where they stand in `whole`."""
-
-    @cached_property
-    def codes(self) -> Codes:
-        """Without the syllables of particles."""
-        return self.whole[self.kept]
-
-
-def letters(text: str) -> Letters:
-    """What of a text is compared."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    codes = np.frombuffer(folded.encode("utf-32-le", "replace"), np.uint32)
-    kind = _kinds()[codes]
-    whole = codes[kind > 0]
-    return Letters(whole, np.flatnonzero(kind[kind > 0] != _PARTICLE))
-
-
-_OTHER, _PARTICLE, _DENSE = 1, 2, 3
-
-
-@cache
-def _kinds() -> NDArray[np.uint8]:
-    """For every code point: 0 for no letter or digit; else whether it may be a particle, or a syllable or a word."""
-    kinds = np.fromiter((chr(c).isalnum() for c in range(0x110000)), np.uint8, 0x110000)
-    for first, last in ((0xAC00, 0xD7A3), (0x1100, 0x11FF), (0x3041, 0x30FF), (0x3400, 0x9FFF), (0x20000, 0x3FFFF)):
-        kinds[first : last + 1] *= _DENSE
-    kinds[[ord(c) for c in _PARTICLES]] = _PARTICLE
-    return kinds
-
-
-def runs(codes: Codes, size: int) -> Hashes:
-    """A hash of each run of so many letters: (L - size + 1,), polynomial modulo 2**64."""
-    if len(codes) < size:
-        return _NONE
-    powers, inverse = _powers(1 << max(10, len(codes).bit_length()))
-    sums = np.zeros(len(codes) + 1, np.uint64)
-    np.cumsum((codes + np.uint64(1)) * powers[: len(codes)], out=sums[1:])
-    return (sums[size:] - sums[:-size]) * inverse[: len(codes) - size + 1]
-
-
-@cache
-def _powers(size: int) -> tuple[Hashes, Hashes]:
-    found = []
-    for base in (_BASE, _INVERSE):
-        factors = np.full(size, base, np.uint64)
-        factors[0] = 1
-        found.append(np.cumprod(factors))
-    return found[0], found[1]
 
 
 @dataclass(frozen=True)
@@ -167,11 +102,6 @@ class LeakIndex:
         return found
 
 
-def dense(codes: Codes) -> bool:
-    """Whether the script writes a syllable or a word in a letter, mostly."""
-    return bool(len(codes)) and float((_kinds()[codes] == _DENSE).mean()) >= 0.3
-
-
 def _share(parts: Sequence[Letters], whole: Codes, codes: Codes, size: int, much: float) -> float | None:
     """Share of an item's letters that stand in a stretch, which holds so much of its runs; None: that tells nothing."""
     asked = _stands(parts[0].whole[-size:], whole.tobytes())
@@ -208,12 +138,12 @@ class _Runs:
     def __init__(self, items: Sequence[Sequence[Codes]], size: int) -> None:
         """items: the letters of the question and options of each."""
         self.size = size
-        self.of = _telling([np.unique(np.concatenate([_NONE, *(runs(p, size) for p in i)])) for i in items])
+        self.of = _telling([np.unique(np.concatenate([NO_RUNS, *(runs(p, size) for p in i)])) for i in items])
         lengths = np.array([sum(map(len, parts)) + 2 * len(parts) for parts in items], np.int64)
         self._reach = lengths * 5 // 4 + 2 * size
         self._least = np.maximum(1, CANDIDATE * np.array([len(r) for r in self.of]))
         owners = np.repeat(np.arange(len(items)), [len(r) for r in self.of])
-        every = np.concatenate([_NONE, *self.of])
+        every = np.concatenate([NO_RUNS, *self.of])
         order = np.argsort(every, kind="stable")
         self._known, self._first, self._count = np.unique(every[order], return_index=True, return_counts=True)
         self._owners = owners[order]
@@ -282,7 +212,7 @@ class _Runs:
 
 def _telling(of: Sequence[Hashes]) -> list[Hashes]:
     """The runs of each item without those of many: "which of the following" asks for nothing in particular."""
-    known, counts = np.unique(np.concatenate([_NONE, *of]), return_counts=True)
+    known, counts = np.unique(np.concatenate([NO_RUNS, *of]), return_counts=True)
     common = known[counts > _COMMON]
     rare = [each[~np.isin(each, common)] for each in of]
     return [some if len(some) else each for some, each in zip(rare, of, strict=True)]
