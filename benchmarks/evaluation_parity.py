@@ -5,8 +5,9 @@
     python benchmarks/evaluation_parity.py --quick         6 items of each, the base alone: at most 3 minutes
 
 lm-eval reads our items from task files of its own kind, one at a time (its default), with its reuse of one-token
-continuations. `agree`: share of items with the same answer. It needs lm-eval (pip install 'vocabgraft[eval]') and
-../shared/data; without one of them it says so and stops. Last line: one JSON object.
+continuations. `agree`: share of items with the same answer. Seconds are of the processor, all threads together. A full
+run keeps each model's sets in runs/parity as they end, and goes on where it was. It needs lm-eval (pip install
+'vocabgraft[eval]') and ../shared/data; without one of them it says so and stops. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from bases import gemma
 
 from vocabgraft.corpus.document import Tally
+from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.evaluation.likelihood import encode_endings, log_likelihoods
 from vocabgraft.evaluation.lm_eval import CHOICE, prompt, write_task
 from vocabgraft.evaluation.questions import LETTERS, Question, read_questions
@@ -73,38 +75,48 @@ def best(scores: list[float]) -> int:
     return max(range(len(scores)), key=scores.__getitem__)
 
 
-def one_model(name: str, folder: Path, items: dict[str, list[Question]]) -> list[dict[str, Any]]:
-    """Both on each set, one after the other in this process."""
+def compared(name: str, folder: Path, set_name: str, questions: list[Question]) -> dict[str, Any]:
+    """Both on one set, one after the other in this process."""
     from vocabgraft.models.load import load_model
     from vocabgraft.steps.tokenizer import bos_of
     from vocabgraft.tokenizer.measure import load_tokenizer
 
     model, tokenizer, (bos, _) = load_model(folder, dtype="float32"), load_tokenizer(folder), bos_of(folder)
     log_likelihoods(model, [encode_endings(tokenizer, "warm up", [" A"], bos=bos)])
-    rows = []
-    for set_name, questions in items.items():
-        start = time.monotonic()
-        found = ours(model, tokenizer, bos, questions)
-        middle = time.monotonic()
-        other, accuracy = theirs(model, folder, questions)
-        end = time.monotonic()
-        right = sum(best(s) == q.answer for s, q in zip(found, questions, strict=True)) / len(questions)
-        gaps = (abs(a - b) for x, y in zip(found, other, strict=True) for a, b in zip(x, y, strict=True))
-        rows.append(
-            {
-                "model": name,
-                "set": set_name,
-                "items": len(questions),
-                "agree": sum(best(a) == best(b) for a, b in zip(found, other, strict=True)) / len(questions),
-                "accuracy": right,
-                "lm_eval_accuracy": accuracy,
-                "largest_gap_nats": round(max(gaps), 6),
-                "ours_seconds": round(middle - start, 1),
-                "lm_eval_seconds": round(end - middle, 1),
-            }
-        )
-        print(rows[-1], file=sys.stderr)
-    return rows
+    start = time.process_time()
+    found = ours(model, tokenizer, bos, questions)
+    middle = time.process_time()
+    other, accuracy = theirs(model, folder, questions)
+    end = time.process_time()
+    gaps = (abs(a - b) for x, y in zip(found, other, strict=True) for a, b in zip(x, y, strict=True))
+    return {
+        "model": name,
+        "set": set_name,
+        "items": len(questions),
+        "agree": sum(best(a) == best(b) for a, b in zip(found, other, strict=True)) / len(questions),
+        "accuracy": sum(best(s) == q.answer for s, q in zip(found, questions, strict=True)) / len(questions),
+        "lm_eval_accuracy": accuracy,
+        "largest_gap_nats": round(max(gaps), 6),
+        "ours_seconds": round(middle - start, 1),
+        "lm_eval_seconds": round(end - middle, 1),
+    }
+
+
+def kept(place: Path | None, name: str, folder: Path, set_name: str, questions: list[Question]) -> dict[str, Any]:
+    """The same, from an earlier run of the same weights and items where there is one."""
+    weights = [sha256_file(path) for path in sorted(folder.glob("*.safetensors"))]
+    asked = [[q.id, q.question] for q in questions]
+    key = hashlib.sha256(json.dumps([name, set_name, weights, asked]).encode()).hexdigest()[:16]
+    file = place / f"{name}-{set_name}-{key}.json" if place else None
+    if file and file.exists():
+        row: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    else:
+        row = compared(name, folder, set_name, questions)
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, row)
+    print(row, file=sys.stderr, flush=True)
+    return row
 
 
 def adapted(run: str | None, scratch: Path) -> Path:
@@ -138,7 +150,8 @@ def main() -> None:
         models = {"base": gemma()}
         if not options.quick:
             models["adapted"] = adapted(options.adapted, Path(scratch))
-        rows = [row for name, folder in models.items() for row in one_model(name, folder, items)]
+        place = None if options.quick else Path("runs/parity")
+        rows = [kept(place, name, folder, *each) for name, folder in models.items() for each in items.items()]
     count = sum(row["items"] for row in rows)
     print(
         json.dumps(
