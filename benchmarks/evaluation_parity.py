@@ -1,13 +1,15 @@
-"""Multiple choice by log-likelihood: the same items through lm-evaluation-harness 0.4.13 and through ours.
+"""Multiple choice: the same items through lm-evaluation-harness 0.4.13 and through ours.
 
     python benchmarks/evaluation_parity.py                 500 Korean and 500 English items, base and adapted, float32
     python benchmarks/evaluation_parity.py --adapted RUN   the adapted model of a finished run, not of a new smoke run
     python benchmarks/evaluation_parity.py --quick         6 items of each, the base alone: at most 3 minutes
 
 lm-eval reads our items from task files of its own kind, one at a time (its default), with its reuse of one-token
-continuations. `agree`: share of items with the same answer. Seconds are of the processor, all threads together. A full
-run keeps each model's sets in runs/parity as they end, and goes on where it was. It needs lm-eval (pip install
-'vocabgraft[eval]') and ../shared/data; without one of them it says so and stops. Last line: one JSON object.
+continuations. `agree`: share of items with the same answer by log-likelihood of the letter. `written`: Korean items
+through lm-eval's own `kormedmcqa` 3.0 and our form of it, 24 tokens a reply: replies alike to the letter. Seconds are
+of the processor, all threads together. A full run keeps each model's sets in runs/parity as they end, and goes on where
+it was. It needs lm-eval (pip install 'vocabgraft[eval]') and ../shared/data; without one of them it says so and stops.
+Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from vocabgraft.evaluation.lm_eval import CHOICE, prompt, write_task
 from vocabgraft.evaluation.questions import LETTERS, Question, read_questions
 
 DATA = Path("../shared/data/mcq")
+REPLY = 24  # tokens
 FILES = {"korean": "kormedmcqa_train_valid.jsonl.zst", "english": "english_medical.jsonl.zst"}
 
 
@@ -119,6 +122,56 @@ def kept(place: Path | None, name: str, folder: Path, set_name: str, questions: 
     return row
 
 
+def their_replies(model: Any, folder: Path, questions: list[Question]) -> tuple[list[str], list[bool]]:
+    """What lm-eval's own task makes of the items: each reply, cut, and whether it was right."""
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+    from transformers import AutoTokenizer
+
+    template = Path(lm_eval.__file__).parent / "tasks/kormedmcqa/_template_yaml"
+    with tempfile.TemporaryDirectory() as place:
+        items = Path(place) / "items.jsonl"
+        rows = [{"question": q.question, "answer": q.answer + 1, **dict(zip(LETTERS, q.options, strict=False))}
+                for q in questions]  # fmt: skip
+        items.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        task = {"include": str(template), "task": "written", "dataset_path": "json", "fewshot_split": None,
+                "dataset_kwargs": {"data_files": {"test": str(items)}}}  # fmt: skip
+        (Path(place) / "written.yaml").write_text(json.dumps(task), "utf-8")
+        found = lm_eval.simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=1),
+            tasks=["written"], gen_kwargs={"max_gen_toks": REPLY}, log_samples=True, bootstrap_iters=0,
+            task_manager=TaskManager(include_path=place, include_defaults=False), verbosity="ERROR",
+        )  # fmt: skip
+    samples = sorted(found["samples"]["written"], key=lambda s: s["doc_id"])
+    return [s["resps"][0][0] for s in samples], [s["exact_match"] == 1 for s in samples]
+
+
+def written(folder: Path, questions: list[Question]) -> dict[str, Any]:
+    """Replies of both, item by item."""
+    from vocabgraft.evaluation.written import lm_eval_form, write_answers
+    from vocabgraft.models.load import load_model
+    from vocabgraft.steps.tokenizer import bos_of
+    from vocabgraft.tokenizer.measure import load_tokenizer
+
+    model, tokenizer = load_model(folder, dtype="float32"), load_tokenizer(folder)
+    form = lm_eval_form(tokenizer, bos_of(folder)[0], "kormedmcqa-3.0")
+    start = time.process_time()
+    replies = write_answers(model, tokenizer, form, questions, script="Hangul", most=REPLY)
+    middle = time.process_time()
+    texts, right = their_replies(model, folder, questions)
+    end = time.process_time()
+    return {
+        "items": len(questions),
+        "alike": sum(r.text == t for r, t in zip(replies, texts, strict=True)) / len(questions),
+        "right": sum(r.right for r in replies),
+        "lm_eval_right": int(sum(right)),
+        "same_items_right": [r.right for r in replies] == right,
+        "ours_seconds": round(middle - start, 1),
+        "lm_eval_seconds": round(end - middle, 1),
+    }
+
+
 def adapted(run: str | None, scratch: Path) -> Path:
     """The model folder of a finished run; without one, of a smoke run."""
     from vocabgraft.run import Run
@@ -152,6 +205,7 @@ def main() -> None:
             models["adapted"] = adapted(options.adapted, Path(scratch))
         place = None if options.quick else Path("runs/parity")
         rows = [kept(place, name, folder, *each) for name, folder in models.items() for each in items.items()]
+        said = written(models["base"], chosen_items(FILES["korean"], 2 if options.quick else 20))
     count = sum(row["items"] for row in rows)
     print(
         json.dumps(
@@ -161,6 +215,7 @@ def main() -> None:
                 "ours_seconds": round(sum(row["ours_seconds"] for row in rows), 1),
                 "lm_eval_seconds": round(sum(row["lm_eval_seconds"] for row in rows), 1),
                 "rows": rows,
+                "written": said,
             }
         )
     )

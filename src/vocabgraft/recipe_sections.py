@@ -303,6 +303,8 @@ class Evaluate(Section):
     """Orders of the options in which each question is asked: the given one, then moved on by 1, 2, …"""
     written: Annotated[int, Field(ge=0)] = 0
     """Questions a side that are also answered in writing, and read from what was written."""
+    written_form: Literal["chat", "kormedmcqa-2.0", "kormedmcqa-3.0"] = "chat"
+    """How those of the target side are asked and read: as a user does, or as that version of lm-eval's task."""
     answer_tokens: Positive = 256
     """At most so many tokens a written answer."""
     margin: Annotated[float, Field(gt=0, le=100)] = 1.0

@@ -8,8 +8,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
+from vocabgraft.evaluation import lm_eval
 from vocabgraft.evaluation.questions import Question, prompt
-from vocabgraft.evaluation.written import Rates, Written, rates, write_answers
+from vocabgraft.evaluation.written import Form, Rates, Written, chat_form, lm_eval_form, rates, write_answers
 from vocabgraft.training.chat import ChatFormat
 
 QUESTIONS = [
@@ -29,8 +30,8 @@ def greedy(model: Any, ids: list[int], most: int) -> list[int]:
 
 def test_replies_are_greedy_and_cut_at_the_limit(world, model: Any, tokenizer: Tokenizer) -> None:
     chat, told = ChatFormat(world.base), []
-    arguments = {"bos": "<bos>", "script": "Hangul", "most": 6}
-    found = write_answers(model, tokenizer, chat, QUESTIONS, **arguments, on_question=told.append)
+    form = chat_form(tokenizer, chat, "<bos>")
+    found = write_answers(model, tokenizer, form, QUESTIONS, script="Hangul", most=6, on_question=told.append)
     assert told == [1, 1]
     for question, reply in zip(QUESTIONS, found, strict=True):
         ids = greedy(model, chat.opening(tokenizer, "<bos>", prompt(question)), 6)
@@ -44,7 +45,8 @@ def test_a_reply_that_the_model_ends_is_told_from_one_that_is_cut(
     chat = ChatFormat(world.base)
     first = greedy(model, chat.opening(tokenizer, "<bos>", prompt(QUESTIONS[0])), 1)[0]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [first, 1])
-    (reply,) = write_answers(model, tokenizer, chat, QUESTIONS[:1], bos="<bos>", script="Hangul", most=6)
+    form = chat_form(tokenizer, chat, "<bos>")
+    (reply,) = write_answers(model, tokenizer, form, QUESTIONS[:1], script="Hangul", most=6)
     assert (reply.tokens, reply.stopped, reply.text) == (1, True, "")
 
 
@@ -63,11 +65,34 @@ def test_replies_are_read(
     ids = tokenizer.encode(text, add_special_tokens=False).ids
     monkeypatch.setattr(model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([[*ids, 1]])], 1))
     monkeypatch.setattr(model.generation_config, "eos_token_id", [1])
-    (reply,) = write_answers(
-        model, tokenizer, ChatFormat(world.base), QUESTIONS[:1], bos="<bos>", script="Hangul", most=99
-    )
+    form = chat_form(tokenizer, ChatFormat(world.base), "<bos>")
+    (reply,) = write_answers(model, tokenizer, form, QUESTIONS[:1], script="Hangul", most=99)
     assert (reply.chosen, reply.in_language, reply.stopped) == (chosen, language, True)
     assert reply.right == (chosen == 0)
+
+
+def test_a_task_of_lm_eval_asks_in_bare_text_and_cuts_where_it_does(
+    world, model: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = lm_eval_form(tokenizer, 2, "kormedmcqa-3.0")
+    opening = asked.opening(QUESTIONS[0])
+    assert opening == [2, *tokenizer.encode(lm_eval.prompt(QUESTIONS[0]), add_special_tokens=False).ids]
+    (plain,) = write_answers(model, tokenizer, Form(asked.opening, asked.read), QUESTIONS[:1], script="Hangul", most=8)
+    end = plain.text[len(plain.text) // 2]
+    until = Form(asked.opening, asked.read, (end,))
+    (reply,) = write_answers(model, tokenizer, until, QUESTIONS[:1], script="Hangul", most=8)
+    assert reply.stopped
+    assert reply.text == plain.text.partition(end)[0]
+    assert reply.tokens < plain.tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "chosen"), [("정답: B", "2.0", None), ("정답: B", "3.0", 1), ("b", "2.0", 1)]
+)
+def test_a_task_of_lm_eval_reads_as_its_version_does(
+    tokenizer: Tokenizer, text: str, version: str, chosen: int | None
+) -> None:
+    assert lm_eval_form(tokenizer, 2, f"kormedmcqa-{version}").read(text, QUESTIONS[0].options) == chosen
 
 
 def test_rates_count_what_became_of_replies() -> None:

@@ -2,7 +2,8 @@
 
 Of its `kormedmcqa` task, version 2.0 wants the letter and nothing else; 3.0 (lm-eval 0.4.13, pull request 3842) tries
 the patterns of the paper (arXiv 2403.01469, appendix B) in turn. Scores of the two do not compare, and 3.0 misreads
-ordinary Korean and English (`benchmarks/extractor.py`); ours is `extract`. By log-likelihood of the letter both
+ordinary Korean and English (`benchmarks/extractor.py`); ours is `extract`. `evaluate.written_form` asks as the task
+does, for a comparison with published scores. By log-likelihood of the letter, and in writing in that form, both
 programs give the same answers to the same items (`benchmarks/evaluation_parity.py`).
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vocabgraft.evaluation.questions import LETTERS, Question
@@ -22,6 +23,8 @@ _V3 = [
 ]
 
 CHOICE = " {}"  # how a letter stands behind the prompt
+#: Where the task cuts a reply, each in turn.
+UNTIL = ("Q:", "</s>", "<|im_end|>", ".", "\n\n")
 
 
 def prompt(question: Question) -> str:
@@ -69,3 +72,7 @@ def extract_v3(answer: str) -> int | None:
         if found := pattern.findall(answer):
             return LETTERS.index(found[-1].upper())
     return None
+
+
+#: What each version of the task reads from a reply.
+READERS: dict[str, Callable[[str], int | None]] = {"kormedmcqa-2.0": extract_v2, "kormedmcqa-3.0": extract_v3}

@@ -176,7 +176,9 @@ def written(ledger: Ledger, key: str) -> str:
         if right is not None and n:
             spoken = f", {language} in the language" if language else ""
             told.append(f"{which} {int(right)}/{int(n)} right, an answer in {read}, {ended} ended by itself{spoken}")
-    return f"Answered in writing: {'; '.join(told)}." if told else ""
+    form = ledger.find(key, "written_form")
+    asked = "" if form in (None, "chat") else f", asked and read as lm-eval's {form}"
+    return f"Answered in writing{asked}: {'; '.join(told)}." if told else ""
 
 
 def leak_gate(ledger: Ledger, key: str) -> str:

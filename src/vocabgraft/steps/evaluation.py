@@ -74,6 +74,7 @@ def _evaluate(context: Context, side: str, sources: Sequence[str]) -> StepResult
             "tokens": {n: s.bits.tokens for n, s in scores.items()},
             "choices": choices,
             "written": {n: vars(s.rates) for n, s in scores.items()} if evaluate.written else {},
+            "written_form": evaluate.written_form if side == "target" else "chat",
             "questions": {**tally.as_dict(), "asked": len(questions)},
             "leak_gate": _receipt(context),
         }
@@ -145,7 +146,7 @@ def _score(
     """texts: what stands before each window, and the window."""
     from vocabgraft.evaluation.bits import bits_per_byte
     from vocabgraft.evaluation.choices import answer_questions, robustness
-    from vocabgraft.evaluation.written import rates, write_answers
+    from vocabgraft.evaluation.written import chat_form, lm_eval_form, rates, write_answers
     from vocabgraft.models.load import load_model
     from vocabgraft.training.chat import ChatFormat
 
@@ -163,9 +164,11 @@ def _score(
         )
     chosen = sampled(questions, evaluate.written)
     script = context.recipe.data.script if side == "target" else "Latin"
+    as_task = side == "target" and evaluate.written_form != "chat"
+    form = lm_eval_form(tokenizer, bos_id, evaluate.written_form) if as_task else chat_form(tokenizer, chat, bos)
     with context.reporter.bar(f"{name}: written answers", len(chosen)) as advance:
         written = write_answers(
-            model, tokenizer, chat, chosen, bos=bos, script=script, most=evaluate.answer_tokens, on_question=advance
+            model, tokenizer, form, chosen, script=script, most=evaluate.answer_tokens, on_question=advance
         )
     with context.reporter.bar(f"{name}: bits per byte", len(texts)) as advance:
         before, windows = zip(*texts, strict=True)
