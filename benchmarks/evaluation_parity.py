@@ -7,7 +7,7 @@
 lm-eval reads our items from task files of its own kind, one at a time (its default), with its reuse of one-token
 continuations. `agree`: share of items with the same answer by log-likelihood of the letter. `written`: Korean items
 through lm-eval's own `kormedmcqa` 3.0 and our form of it, 24 tokens a reply: replies alike to the letter. Seconds are
-of the processor, all threads together. A full run keeps each model's sets in runs/parity as they end, and goes on where
+of the processor, all threads together. A full run keeps every hundred items in runs/parity as they end, and goes on where
 it was. It needs lm-eval (pip install 'vocabgraft[eval]') and ../shared/data; without one of them it says so and stops.
 Last line: one JSON object.
 """
@@ -37,6 +37,7 @@ from vocabgraft.evaluation.questions import LETTERS, Question, read_questions
 
 DATA = Path("../shared/data/mcq")
 REPLY = 24  # tokens
+PART = 100  # items that are kept together
 FILES = {"korean": "kormedmcqa_train_valid.jsonl.zst", "english": "english_medical.jsonl.zst"}
 
 
@@ -122,6 +123,19 @@ def kept(place: Path | None, name: str, folder: Path, set_name: str, questions: 
     return row
 
 
+def in_parts(place: Path | None, name: str, folder: Path, set_name: str, questions: list[Question]) -> dict[str, Any]:
+    """A set, a hundred items at a time."""
+    parts = [questions[n : n + PART] for n in range(0, len(questions), PART)]
+    rows = [kept(place, name, folder, set_name, part) for part in parts]
+    found = {key: sum(row[key] for row in rows) for key in ("items", "ours_seconds", "lm_eval_seconds")}
+    means = {
+        key: round(sum(row[key] * row["items"] for row in rows) / found["items"], 6)
+        for key in ("agree", "accuracy", "lm_eval_accuracy")
+    }
+    return {"model": name, "set": set_name, **found, **means,
+            "largest_gap_nats": max(row["largest_gap_nats"] for row in rows)}  # fmt: skip
+
+
 def their_replies(model: Any, folder: Path, questions: list[Question]) -> tuple[list[str], list[bool]]:
     """What lm-eval's own task makes of the items: each reply, cut, and whether it was right."""
     import lm_eval
@@ -204,7 +218,7 @@ def main() -> None:
         if not options.quick:
             models["adapted"] = adapted(options.adapted, Path(scratch))
         place = None if options.quick else Path("runs/parity")
-        rows = [kept(place, name, folder, *each) for name, folder in models.items() for each in items.items()]
+        rows = [in_parts(place, name, folder, *each) for name, folder in models.items() for each in items.items()]
         said = written(models["base"], chosen_items(FILES["korean"], 2 if options.quick else 20))
     count = sum(row["items"] for row in rows)
     print(
