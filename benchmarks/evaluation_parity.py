@@ -8,8 +8,8 @@ lm-eval reads our items from task files of its own kind, one at a time (its defa
 continuations. `agree`: share of items with the same answer by log-likelihood of the letter. `written`: Korean items
 through lm-eval's own `kormedmcqa` 3.0 and our form of it, 24 tokens a reply: replies alike to the letter. Seconds are
 of the processor, all threads together. A full run keeps every hundred items in runs/parity as they end, and goes on
-where it was. It needs lm-eval (pip install 'vocabgraft[eval]') and ../shared/data; without one of them it says so and stops.
-Last line: one JSON object.
+where it was. It needs lm-eval (pip install 'vocabgraft[eval]') and ../shared/data; without one of them it says so and
+stops. Last line: one JSON object.
 """
 
 from __future__ import annotations
