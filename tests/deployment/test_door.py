@@ -24,7 +24,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.stopped = threading.Event()
+        self.stopped, self.closed = threading.Event(), False
 
     def answer(self, route: str, body: dict[str, Any]) -> Any:
         self.asked.append((route, body))
@@ -33,6 +33,9 @@ class Parrot:
         if body.get("stream"):
             return self._events(body)
         return 200, {"route": route, "body": body}
+
+    def close(self) -> None:
+        self.closed = True
 
     def _events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:

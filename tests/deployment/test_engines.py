@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
 from vocabgraft.deployment.agreement import CLOSE, Reference, next_token_agreement
 from vocabgraft.deployment.client import Client
-from vocabgraft.deployment.engines import open_server
+from vocabgraft.deployment.engines import Engine, open_server
 from vocabgraft.deployment.gguf_export import export_gguf
 from vocabgraft.deployment.serve import new_key
 from vocabgraft.errors import MachineError, ModelError
@@ -139,6 +143,33 @@ def test_a_model_that_is_another_is_noticed(server: Client, tmp_path: Path, tied
     write_random_gemma3(other, [*tied_world.english, *tied_world.korean[::3]], seed=5)
     prompts = ["고혈압 환자는", "The patient", "혈압", "당뇨병이", "A heart"]
     assert next_token_agreement(Reference.load(other), server, prompts)["largest"] > CLOSE
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("engine", ["llama.cpp", "transformers"])
+def test_a_server_stops_while_it_writes(engine: Engine, stream: bool, folder: Path, gguf_file: Path) -> None:
+    model, most, said = (gguf_file, 8000, list[object]()) if engine == "llama.cpp" else (folder, 2000, [])
+
+    def ask(client: openai.OpenAI) -> None:
+        try:
+            wish = {"model": "m", "prompt": "혈압", "max_tokens": most, "temperature": 0, "stream": stream}
+            found = client.completions.create(**wish, extra_body={"ignore_eos": True} if most == 8000 else {})
+            said.extend(found if stream else [found])
+        except (openai.APIError, httpx.HTTPError) as e:
+            said.append(e)
+
+    place = {"threads": 1, "context": 8192, "dtype": "float32"}
+    with ExitStack() as stack:
+        server = stack.enter_context(open_server(engine, model, key=new_key(), **place))
+        client = stack.enter_context(openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0))
+        asking = threading.Thread(target=ask, args=[client], daemon=True)
+        asking.start()
+        time.sleep(0.5)
+        assert asking.is_alive(), said[-1:]
+        stopping = threading.Thread(target=stack.close, daemon=True)
+        stopping.start()
+        stopping.join(20)
+        assert not stopping.is_alive()
 
 
 def test_an_unknown_engine_and_a_missing_model_are_said(tmp_path: Path) -> None:

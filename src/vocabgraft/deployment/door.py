@@ -43,6 +43,10 @@ class Back(Protocol):
         """HTTP status and JSON, or the events of a stream. Closing the iterator must stop the work."""
         ...
 
+    def close(self) -> None:
+        """Break off what is under way; nothing is asked after that."""
+        ...
+
 
 class Door:
     """A running front for `back`; a context manager. `port=0` takes a free one.
@@ -69,6 +73,7 @@ class Door:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.shutdown()
+        self.back.close()
         self._server.server_close()
 
 
@@ -76,6 +81,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     back: Back
     key: bytes
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Write nothing: who goes away in the middle of a request is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

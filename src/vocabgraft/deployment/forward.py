@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +25,7 @@ class Forward:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "", parts.port or 80
         self.key, self.extra, self.timeout = key, extra or {}, timeout
+        self._under_way = set[socket.socket]()
 
     def answer(self, route: str, body: dict[str, Any]) -> Answer:
         """See `door.Back`. Raises MachineError when the engine is gone."""
@@ -33,15 +36,43 @@ class Forward:
                 connection.request("GET", route, headers=headers)
             else:
                 connection.request("POST", route, json.dumps(body | self.extra), headers)
-            response = connection.getresponse()
-            if response.getheader("Content-Type", "").startswith("text/event-stream"):
-                return _events(connection, response)
-            status, data = response.status, response.read()
+            # The response takes the socket over; kept here, it can be shut whoever reads from it.
+            self._under_way.add(wire := connection.sock)
+            try:
+                response = connection.getresponse()
+                if response.getheader("Content-Type", "").startswith("text/event-stream"):
+                    return self._events(connection, response, wire)
+                status, data = response.status, response.read()
+            finally:
+                self._under_way.discard(wire)
         except (OSError, http.client.HTTPException) as e:
             connection.close()
             raise MachineError(f"{route}: the engine does not answer ({type(e).__name__}); start it again") from e
         connection.close()
         return status, _object(data)
+
+    def close(self) -> None:
+        """Break off what is under way: llama.cpp does not stop while a request waits for its answer."""
+        for wire in list(self._under_way):
+            with contextlib.suppress(OSError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+    def _events(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, wire: socket.socket
+    ) -> Iterator[dict[str, Any]]:
+        """The events of a stream. Closing it closes the connection, at which engines stop their work."""
+        self._under_way.add(wire)
+        try:
+            for line in response:
+                data = line.removeprefix(b"data:").strip()
+                if line.startswith(b"data:") and data != b"[DONE]":
+                    yield _object(data)
+        except (OSError, http.client.HTTPException) as e:
+            raise MachineError(f"the engine broke off its answer ({type(e).__name__})") from e
+        finally:
+            self._under_way.discard(wire)
+            response.close()
+            connection.close()
 
     def wait(self, seconds: float, alive: Callable[[], bool] = lambda: True) -> bool:
         """Whether the engine says that it is well before the time is over, or it dies."""
@@ -95,20 +126,6 @@ def _chat_events(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield _as_chat(event, "delta")
     finally:
         events.close()  # type: ignore[attr-defined]
-
-
-def _events(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The events of a stream. Closing it closes the connection, at which engines stop their work."""
-    try:
-        for line in response:
-            data = line.removeprefix(b"data:").strip()
-            if line.startswith(b"data:") and data != b"[DONE]":
-                yield _object(data)
-    except (OSError, http.client.HTTPException) as e:
-        raise MachineError(f"the engine broke off its answer ({type(e).__name__})") from e
-    finally:
-        response.close()
-        connection.close()
 
 
 def _object(data: bytes) -> dict[str, Any]:

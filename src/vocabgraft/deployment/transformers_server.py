@@ -17,6 +17,7 @@ from typing import Any
 from vocabgraft.deployment.door import CHAT, HEALTH, MODELS, Reply
 from vocabgraft.deployment.generate import TokenText, Wish, Written, write
 from vocabgraft.deployment.thinking import MARKERS
+from vocabgraft.errors import MachineError
 
 _TAKEN = {
     "model", "user", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
@@ -49,7 +50,11 @@ class TransformersBack:
         marks = {m for pair in MARKERS for m in pair}
         added = self._tokenizer.get_added_tokens_decoder().items()
         self._hidden = self._ends | {i for i, t in added if t.special and t.content not in marks}
-        self._turn = threading.Lock()
+        self._turn, self._closing = threading.Lock(), threading.Event()
+
+    def close(self) -> None:
+        """Break off what is under way."""
+        self._closing.set()
 
     def answer(self, route: str, body: dict[str, Any]) -> Reply | Iterator[dict[str, Any]]:
         """HTTP status and JSON, or the events of a stream."""
@@ -87,6 +92,8 @@ class TransformersBack:
         with self._turn:
             text, held, count, reason = TokenText(self._tokenizer, self._hidden), "", 0, "length"
             for written in write(self._model, ids, wish, self._ends):
+                if self._closing.is_set():
+                    raise MachineError("the server stops")
                 count += 1
                 held += text.add(written.id)
                 said, held, stopped = _until(held, stops)
