@@ -329,10 +329,10 @@ class Compress(Section):
 class Deploy(Section):
     """Formats of the result and the proof that it serves."""
 
-    quantize: Literal["q4_0", "q4_1", "q4_k_m", "q8_0"] = "q4_1"
+    quantize: Literal["q4_0", "q4_1", "q4_k_m", "q8_0"] = "q4_k_m"
     """Numbers of the small GGUF file; q4_k_m is llama.cpp's mixture of 4 and 6 bits."""
-    max_rise: Annotated[float, Field(gt=0)] = 0.25
-    """Gate: share by which quantising may raise bits per byte."""
+    max_rise: Annotated[float, Field(gt=0)] = 0.05
+    """Gate: share by which quantising may raise bits per byte, on either side."""
     question: str
     greedy_prompts: Positive = 20
     compress: Compress = Compress()

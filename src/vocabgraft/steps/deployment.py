@@ -22,7 +22,7 @@ _COMPARED = 50  # prompts after which next tokens are compared: a forward pass e
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write what ships: HF folder, adapter, GGUF in f16 and 4 bit, what vLLM loads; measure what each loses, and what
+    """Write what ships: HF folder, adapter, GGUF in f16 and fewer bits, what vLLM loads; measure what each loses, and what
     transformers and llama.cpp say next."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
@@ -142,7 +142,7 @@ def serve_model(context: Context) -> StepResult:
 
 
 def quantised_file(folder: Path) -> Path:
-    """The 4-bit (or 8-bit) GGUF of 61-quantize."""
+    """The small GGUF of 61-quantize."""
     found = [p for p in folder.glob("model-*.gguf") if p.name != FULL]
     if len(found) != 1:
         raise RunError(f"{folder}: {len(found)} quantised files, one is needed; redo it with --from {folder.name}")
