@@ -114,7 +114,7 @@ def wechsel(before: list[Pair], after: list[Pair], base: Any, new: Any, texts: l
     """Both dictionaries as rotations, asked for the old one's words of one hash in ten."""
     english = (d.text for d in read_source(str(ENGLISH), language="en", license="", tally=Tally()))
     source, target = (
-        train_vectors(encode(tokenizer, list(islice(some, most))), size=64, min_count=5, seed=1)
+        train_vectors((encode(tokenizer, [text])[0] for text in islice(some, most)), size=64, min_count=5, seed=1)
         for tokenizer, some in ((base, english), (new, texts))
     )
     of_source, of_target = vector_of(base, source), vector_of(new, target)

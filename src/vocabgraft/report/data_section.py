@@ -49,8 +49,8 @@ def funnel(ledger: Ledger, side: str) -> list[Fall]:
             falls.append(Fall(reason, count, left, dropped=True))
         falls.append(Fall("kept by reading" if key == "02-collect" else "kept by cleaning", kept, kept))
     for label, name in (("trained on", "documents"), ("held out, never trained on", "held_out_documents")):
-        if (count := number(ledger.find("04-preprocess", side, name))) is not None:
-            falls.append(Fall(label, int(count), int(count)))
+        if (found := number(ledger.find("04-preprocess", side, name))) is not None:
+            falls.append(Fall(label, int(found), int(found)))
     return falls
 
 

@@ -40,7 +40,7 @@ def train_stage(context: Context) -> StepResult:
         metrics = run_training(context, graft, batches.batch, schedule)
     if not context.team.leads:
         return StepResult()
-    metrics["mix"] = told(context, batches, steps_for(context.recipe, stage.tokens))
+    metrics["mix"] = told(context, batches, min(metrics["steps"], steps_for(context.recipe, stage.tokens)))
     save_graft(graft, context.out, previous, stage.train)
     if graft.adapters and context.recipe.lora.body != "bf16":
         # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.
