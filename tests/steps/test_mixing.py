@@ -118,6 +118,14 @@ def test_tokens_from_word_counts_are_those_of_encoding_everything(told) -> None:
         assert {name: size["tokens"] for name, size in by_name.items()} == encoded
 
 
+def test_sources_that_are_counted_in_several_goes_are_counted_the_same(told, monkeypatch) -> None:
+    context = told()
+    folder = load_expansion(context)[1]
+    whole = mixing.source_sizes(context, folder)
+    monkeypatch.setattr(mixing, "_COUNTED_TOGETHER", 500)
+    assert mixing.source_sizes(context, folder) == whole
+
+
 def test_a_mix_is_kept_to_the_row_and_told(told) -> None:
     context = told()
     mixture, steps = corpus_mixture(context, 0.0, 5, 5120, mix={"notes": 0.5}), steps_for(context.recipe, 5120)

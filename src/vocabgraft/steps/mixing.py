@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ EVERY = "all sources"
 FILE = "sources.json"
 STEP = "13-expand-tokenizer"
 MOST_SOURCES = 100  # of a side: more are addresses of pages, not sources
-_COUNTED_TOGETHER = 1_000_000  # letters of one source
+_COUNTED_TOGETHER = 32_000_000  # letters
 Sizes = dict[str, dict[str, int]]
 
 
@@ -45,26 +46,27 @@ def _sizes(documents: Iterator[Document], folder: Path, threads: int, advance: C
     tokenizer = load_tokenizer(folder)
     rule = word_rule(tokenizer)
     held: dict[str, list[str]] = defaultdict(list)
-    letters: dict[str, int] = defaultdict(int)
     counts: dict[str, WordCounts] = {}
     sizes: Sizes = defaultdict(lambda: {"documents": 0, "bytes": 0})
+    letters = 0
 
-    def count(name: str) -> None:
-        found = count_words(held.pop(name), rule, threads=threads)
-        counts[name] = merged([counts[name], found]) if name in counts else found
-        letters[name] = 0
+    def count() -> None:
+        for name, texts in held.items():
+            found = count_words(texts, rule, threads=threads)
+            counts[name] = merged([counts[name], found]) if name in counts else found
+        held.clear()
 
     for document in documents:
         name, size = document.source, len(document.text.encode())
         sizes[name]["documents"] += 1
         sizes[name]["bytes"] += size
         held[name].append(document.text)
-        letters[name] += len(document.text)
-        if letters[name] > _COUNTED_TOGETHER:
-            count(name)
+        letters += len(document.text)
+        if letters > _COUNTED_TOGETHER:
+            count()
+            letters = 0
         advance(size)
-    for name in list(held):
-        count(name)
+    count()
     if len(sizes) > MOST_SOURCES:
         whole = {key: sum(size[key] for size in sizes.values()) for key in ("documents", "bytes")}
         sizes, counts = {EVERY: whole}, {EVERY: merged(list(counts.values()))}
@@ -76,8 +78,6 @@ def _sizes(documents: Iterator[Document], folder: Path, threads: int, advance: C
 
 def tokens_of(run: Run, side: str) -> dict[str, int]:
     """Tokens of each source's training text, as 13-expand-tokenizer counted them."""
-    import json
-
     sizes = json.loads(run.path(STEP, FILE).read_text("utf-8"))[side]
     return {name: size["tokens"] for name, size in sizes.items()}
 
