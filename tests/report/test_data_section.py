@@ -147,6 +147,13 @@ def test_any_shares_can_be_drawn_and_are_told_in_words(parts: list[tuple[str, in
     )
 
 
+def test_a_long_name_is_cut_by_its_width_and_told_whole() -> None:
+    svg = shares_plot([("가" * 40, 1), ("a" * 40, 1)], "by source")
+    assert f">{'가' * 16}…<" in svg
+    assert f">{'a' * 27}…<" in svg
+    assert "가" * 40 in (ElementTree.fromstring(svg).findtext(f"{SVG}desc") or "")
+
+
 @given(st.lists(st.tuples(st.integers(1, 10**6), COUNT), max_size=24))
 def test_any_lengths_can_be_drawn(counts: list[tuple[int, int]]) -> None:
     assert len(bars(lengths_plot(counts, "lengths"))) == len(counts)

@@ -6,8 +6,10 @@ colour; every bar has its figures written beside it.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from vocabgraft.report.markup import escape
 from vocabgraft.report.numbers import percent, size, whole
@@ -16,7 +18,7 @@ from vocabgraft.report.pictures import WIDTH, drawing
 _PITCH, _BAR = 24.0, 15.0
 _LEFT, _RIGHT = 250.0, WIDTH - 150.0
 _MOST_BARS = 12
-_LONGEST = 34
+_LONGEST = 17  # letters of Hangul beside a bar; others are about 0.6 as wide
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def lengths_plot(counts: Sequence[tuple[int, int]], title: str) -> str:
 
 
 def _label(y: float, text: str) -> str:
-    shown = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    widths = accumulate(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in text)
+    room = sum(width <= _LONGEST for width in widths)
+    shown = text if room == len(text) else text[: room - 1] + "…"
     return f'<text x="{_LEFT - 10:g}" y="{y + 12:g}" text-anchor="end">{escape(shown)}</text>'
 
 
