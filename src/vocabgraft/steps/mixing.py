@@ -149,9 +149,12 @@ def _line(rows: int, of: int, tokens_a_row: float, tokens: int) -> dict[str, flo
 
 
 def planned(recipe: Recipe, run: Run) -> list[dict[str, Any]]:
-    """What each stage will read of each source, from the word counts of step 13: share, tokens, epochs."""
+    """What each stage will read of each source, from the word counts of step 13: share, tokens, epochs. No counts, no
+    rows."""
     from vocabgraft.steps.packing import rows_per_step, steps_for
 
+    if not run.path(STEP, FILE).is_file():
+        return []
     rows = []
     for number, stage in enumerate(recipe.stage, start=1):
         every = steps_for(recipe, stage.tokens) * rows_per_step(recipe)
