@@ -1,6 +1,6 @@
 """Phrases of a dictionary taken apart: are the pairs right, what do they cover, and do word vectors align better?
 
-    python benchmarks/dictionary.py            ../shared/data/bilingual/en_ko.tsv, medical law, Gemma 3 270M: 2 minutes of CPU
+    python benchmarks/dictionary.py            ../shared/data/bilingual/en_ko.tsv, medical law, Gemma 3 270M: 2 CPU-min
     python benchmarks/dictionary.py --quick    every fourth entry, a quarter of the text
 
 Precision: pairs are learnt from the disease titles alone, told nothing of Wiktionary's entries; of the pairs whose
