@@ -134,6 +134,8 @@ def describe(annotation: Any, metadata: list[Any] | tuple[Any, ...] = ()) -> str
     if origin is tuple:
         least = next((m.min_length for m in metadata if getattr(m, "min_length", None)), 0)
         return f"list of {describe(inner[0])}" + (f"; {least} or more" if least else "")
+    if origin is dict:
+        return f"table of {describe(inner[1])}"
     limits = [
         f"{sign} {getattr(m, name):g}" for m in _flat(metadata) for name, sign in _LIMITS.items() if _has(m, name)
     ]

@@ -186,6 +186,10 @@ def test_plan_names_the_reason_for_what_is_stale(call: Call, finished: Path) -> 
     assert {r["key"]: r["reason"] for r in rows}["36-stage6"] == "lora.rank was 4, is now 8"
 
 
+def test_plan_without_counts_of_the_sources_says_nothing_of_them(call: Call, finished: Path) -> None:
+    assert call("plan", "tiny-cpu", "--json").value["mix"] == []
+
+
 def test_run_says_what_it_did_and_then_that_nothing_is_left(call: Call, finished: Path) -> None:
     said = call("run", "tiny-cpu", "--from", "61", "--json")
     assert said.value == {"run": "runs/tiny-cpu", "done": ["61-quantize", "62-serve"]}

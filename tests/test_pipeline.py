@@ -179,17 +179,20 @@ FIRST_STALE = [
     ("base.license=other", "01-sources", "base.license was none (random weights), is now other"),
     ("data.max_bytes=1000000", "02-collect", "data.max_bytes was 200000000, is now 1000000"),
     ("data.max_unreadable=3", "02-collect", "data.max_unreadable was 0, is now 3"),
+    ("data.dictionary_support=5", "03-dictionary", "data.dictionary_support was 3, is now 5"),
     ("data.near_duplicates=0.9", "04-preprocess", "data.near_duplicates was 0.8, is now 0.9"),
     ("data.min_chars=50", "04-preprocess", "data.min_chars was 40, is now 50"),
     ("data.privacy=drop", "04-preprocess", "data.privacy was replace, is now drop"),
     ("data.held_out=0.2", "04-preprocess", "data.held_out was 0.15, is now 0.2"),
     ("tokenizer.pieces=210", "11-train-tokenizer", "tokenizer.pieces was 200, is now 210"),
     ("init.norm=1.0", "22-initialise", "init.norm was 0.75, is now 1.0"),
+    ("data.temperature=2", "22-initialise", "data.temperature was 1.0, is now 2.0"),
     ("training.seed=2", "22-initialise", "training.seed was 1, is now 2"),
     ("training.window=64", "22-initialise", "training.window was 128, is now 64"),
     ("stage.0.tokens=2048", "31-stage1", "stage.0.tokens was 1024, is now 2048"),
     ("stage.3.lr.old=0.1", "34-stage4", "stage.3.lr.old was 1e-05, is now 0.1"),
     ("stage.6.replay_share=0.5", "37-stage7", "stage.6.replay_share was 0.2, is now 0.5"),
+    ("stage.6.mix={wiki=0.5}", "37-stage7", "stage.6.mix.wiki was None, is now 0.5"),
     ("watch.every=2000000", "31-stage1", "watch.every was 1000000, is now 2000000"),
     ("lora.rank=8", "36-stage6", "lora.rank was 4, is now 8"),
     ("instruct.tokens=512", "41-instruct", "instruct.tokens was 1024, is now 512"),
@@ -235,7 +238,7 @@ def test_many_changes_are_named_up_to_three_and_then_counted(done: Path) -> None
 
 
 def test_a_change_in_our_own_code_is_told_apart(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = tuple(replace(s, revision=2) if s.key == "22-initialise" else s for s in pipeline.STEPS)
+    steps = tuple(replace(s, revision=s.revision + 1) if s.key == "22-initialise" else s for s in pipeline.STEPS)
     monkeypatch.setattr(pipeline, "STEPS", steps)
     stale = [r for r in plan(recipe(), opened(done)) if r.status == "stale"]
     assert [r.key for r in stale] == dependants("22-initialise")

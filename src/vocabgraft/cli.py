@@ -106,19 +106,21 @@ def plan(
     from vocabgraft.machine import detect
     from vocabgraft.pipeline import plan as plan_steps
     from vocabgraft.recipe import load_recipe
+    from vocabgraft.steps import mixing
 
     loaded = load_recipe(recipe, set_ or (), budget)
     run = _existing_run(_run_folder(recipe, loaded, folder), loaded)
     rows = plan_steps(loaded, run)
     memory = detect(Path.cwd()).memory_gb if gpu == "cpu" else None
     stages = forecast.forecast(loaded, gpu, memory_gb=memory)
+    counted = run is not None and any(r.key == mixing.STEP and r.status == "done" for r in rows)
+    mix = mixing.planned(loaded, run) if run and counted else []
+    verdict = forecast.verdict(stages)
     if as_json:
-        emit(
-            {"steps": [vars(r) for r in rows], "stages": [vars(s) for s in stages], "verdict": forecast.verdict(stages)}
-        )
+        emit({"steps": [vars(r) for r in rows], "stages": [vars(s) for s in stages], "verdict": verdict, "mix": mix})
         return
     lines = [f"{r.key:22} {r.status:12} {r.title}" + (f" ({r.reason})" if r.reason else "") for r in rows]
-    show_text("\n".join([*lines, "", *forecast.table(stages), "", forecast.verdict(stages)]))
+    show_text("\n".join([*lines, "", *forecast.table(stages), *mixing.plan_lines(mix), "", verdict]))
 
 
 @app.command()

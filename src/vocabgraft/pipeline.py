@@ -55,7 +55,8 @@ class Step:
 
 def _stage(number: int) -> Step:
     previous = "22-initialise" if number == 1 else f"3{number - 1}-stage{number - 1}"
-    reads = (f"stage.{number - 1}", "training", "watch", "lora", "evaluate.probe_bytes", "evaluate.window_bytes")
+    reads = (f"stage.{number - 1}", "training", "watch", "lora", "data.temperature", "data.max_epochs",
+             "evaluate.probe_bytes", "evaluate.window_bytes")  # fmt: skip
     return Step(
         f"3{number}-stage{number}",
         f"train stage {number}",
@@ -73,19 +74,21 @@ STEPS: tuple[Step, ...] = (
           "instruct.non_commercial")),
     Step("02-collect", "read documents", "collect:collect", ("01-sources",),
          ("data.language", "data.max_bytes", "data.max_unreadable"), revision=2),
-    Step("03-dictionary", "read the bilingual dictionary", "data:dictionary", ("01-sources",),
-         ("data.language", "data.script")),
+    Step("03-dictionary", "read the bilingual dictionary", "dictionary:dictionary", ("01-sources",),
+         ("data.language", "data.script", "data.license", "data.dictionary_words", "data.dictionary_support"),
+         revision=2),
     Step("04-preprocess", "clean, deduplicate, hold out", "data:preprocess", ("02-collect",),
          ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out",
           "data.near_duplicates", "data.privacy", "data.privacy_key"), revision=4),
     Step("11-train-tokenizer", "learn new merges", "tokenizer:train", ("01-sources", "04-preprocess"), ("tokenizer",)),
     Step("12-select-pieces", "choose the new pieces", "tokenizer:select", ("11-train-tokenizer",), ("tokenizer",)),
     Step("13-expand-tokenizer", "graft the pieces and prove it", "tokenizer:expand",
-         ("12-select-pieces", "04-preprocess"), ("tokenizer",)),
+         ("12-select-pieces", "04-preprocess"), ("tokenizer",), revision=2),
     Step("21-resize", "make room for the rows", "embedding:resize", ("13-expand-tokenizer",), ("base",)),
     Step("22-initialise", "give the new rows values", "embedding:initialise_rows",
          ("21-resize", "03-dictionary", "04-preprocess"),
-         ("init", "training", "evaluate.probe_bytes", "evaluate.window_bytes")),
+         ("init", "training", "data.temperature", "data.max_epochs", "evaluate.probe_bytes", "evaluate.window_bytes"),
+         revision=2),
     *(_stage(n) for n in range(1, 8)),
     Step("41-instruct", "tune on instructions, merge", "instruct:instruct",
          ("37-stage7", "04-preprocess", "13-expand-tokenizer"),

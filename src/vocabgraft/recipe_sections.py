@@ -66,6 +66,11 @@ class Data(Section):
     target: tuple[str, ...] = Field(min_length=1)
     replay: tuple[str, ...] = Field(min_length=1)
     dictionary: tuple[str, ...] = ()
+    """`.tsv` files or `hub:OWNER/NAME`; `NAME[COLUMN,COLUMN]` where columns are not called as the languages are."""
+    dictionary_words: Literal["all", "content"] = "all"
+    """content: no names, particles and affixes, as a column `pos` says, else Kiwi (Korean)."""
+    dictionary_support: Annotated[int, Field(ge=0)] = 3
+    """Phrases that must agree on a pair of words for it to be taken out of them; 0: phrases are left out."""
     license: str = "see each source"
     held_out: Share = 0.15
     """Share of documents, chosen by hash, that training never sees."""
@@ -79,6 +84,10 @@ class Data(Section):
     """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
     near_duplicates: Share = 0.8
     """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
+    temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Stages read each source in a share ~ tokens^(1/temperature) of its side; 1: as documents come."""
+    max_epochs: Annotated[float, Field(gt=0)] = 4.0
+    """With a temperature: no source is read more often than this in a stage while another has text left."""
     privacy: Literal["replace", "drop", "keep"] = "replace"
     """Personal data that rules can find: pseudonyms in its place, its documents dropped, or no search at all."""
     privacy_key: str = ""
@@ -186,6 +195,8 @@ class Stage(Section):
     tokens: Positive
     lr: Rates
     replay_share: Share = 0.2
+    mix: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Shares of sources in the rows of their side, by name, as in `{ laws = 0.5 }`; the others divide the rest."""
     epochs: Positive = 1
     """Passes over hidden states that the first pass keeps (stages that train output rows alone); tokens are of one."""
     sweep: tuple[Rate, ...] = ()

@@ -4,8 +4,10 @@ import gzip
 
 import pytest
 
-from vocabgraft.corpus.dictionary import Pair, filter_pairs, read_pairs, write_pairs
+from vocabgraft.corpus import dictionary
+from vocabgraft.corpus.dictionary import Pair, dictionary_file, read_pairs, write_pairs
 from vocabgraft.corpus.document import Tally
+from vocabgraft.corpus.word_pairs import merge_pairs
 from vocabgraft.errors import DataError
 
 
@@ -16,13 +18,6 @@ def read(path, content=None):
     pairs = list(read_pairs(path, tally))
     tally.check()
     return pairs, tally
-
-
-def keep(pairs, script="Hangul"):
-    tally = Tally()
-    kept = list(filter_pairs(pairs, script=script, tally=tally))
-    tally.check()
-    return kept, tally.as_dict()["dropped"]
 
 
 def test_columns_are_read_by_name(tmp_path):
@@ -66,22 +61,40 @@ def test_an_unknown_sample_is_told(tmp_path):
         read_pairs("samples:dictionaries", Tally())
 
 
-def test_entries_are_filtered_for_script_length_and_repetition():
-    pairs = [
-        Pair("fever", "열"),
-        Pair("Fever", "열"),
-        Pair("disease", "疾病"),
-        Pair("a b c d", "가 나 다 라"),
-        Pair("a b c d e", "가"),
-        Pair("a", "가 나 다 라 마"),
+@pytest.mark.parametrize("header", ["ko\ten\tsource", "pos\tko\tnote\ten"])
+def test_the_languages_are_found_wherever_their_columns_stand(tmp_path, header):
+    row = {"ko": "열", "en": "fever", "source": "book", "pos": "noun", "note": "?"}
+    pairs, _ = read(tmp_path / "d.tsv", header + "\n" + "\t".join(row[name] for name in header.split("\t")))
+    assert [(p.source, p.target) for p in pairs] == [("fever", "열")]
+    assert {pairs[0].origin, pairs[0].pos} == {"book", ""} or {pairs[0].origin, pairs[0].pos} == {"d.tsv", "noun"}
+
+
+def test_columns_of_other_names_are_asked_for_behind_the_file(tmp_path):
+    (tmp_path / "kcd.tsv").write_text("code\t한글명칭\t영문명칭\nA00\t콜레라\tCholera\n", "utf-8")
+    asked = f"{tmp_path}/kcd.tsv[영문명칭, 한글명칭]"
+    assert [(p.source, p.target) for p in read_pairs(asked, Tally())] == [("Cholera", "콜레라")]
+    assert dictionary_file(asked) == tmp_path / "kcd.tsv"
+    with pytest.raises(DataError, match=r"kcd\.tsv:1 has no column 영문; found are code, 한글명칭, 영문명칭"):
+        read_pairs(f"{tmp_path}/kcd.tsv[영문,한글명칭]", Tally())
+
+
+def test_a_data_set_of_the_hub_is_read_by_its_columns(monkeypatch):
+    rows = [{"english": "fever", "korean": "열", "license": "CC0"}, {"english": "cough", "korean": None}]
+    asked = []
+    monkeypatch.setattr(dictionary, "open_hub", lambda hub: asked.append(hub) or iter(rows))
+    tally = Tally()
+    assert list(read_pairs("hub:a/words:test[english,korean]", tally)) == [
+        Pair("fever", "열", license="CC0", origin="hub:a/words:test")
     ]
-    kept, dropped = keep(pairs)
-    assert kept == [pairs[0], pairs[3]]
-    assert dropped == {"duplicate": 1, "no target script": 1, "too long": 2}
+    assert (asked[0].dataset, asked[0].split) == ("a/words", "test")
+    assert tally.as_dict()["examples"] == {"empty": "a/words:2"}
+    assert dictionary_file("hub:a/words:test[english,korean]") is None
+    with pytest.raises(DataError, match="hub:a/words must name its columns"):
+        read_pairs("hub:a/words", Tally())
 
 
 def test_what_is_written_reads_the_same(tmp_path):
-    pairs = [Pair("fever", "열", "symptom", "CC0", "book"), Pair("cough", "기침", origin="d.tsv")]
+    pairs = [Pair("fever", "열", "symptom", "CC0", "book", "noun"), Pair("cough", "기침", origin="d.tsv")]
     assert write_pairs(tmp_path / "new" / "d.tsv", pairs) == 2
     assert read(tmp_path / "new" / "d.tsv")[0] == pairs
 
@@ -94,8 +107,8 @@ def test_an_entry_with_a_tab_is_not_written(tmp_path):
 
 def test_the_dictionary_of_the_package_is_all_usable():
     pairs, tally = read("samples:dictionary")
-    kept, dropped = keep(pairs)
-    assert tally.dropped == {}
-    assert dropped == {}
-    assert len(kept) == len(pairs) >= 300
-    assert {p.license for p in kept} == {"Apache-2.0"}
+    merged = merge_pairs(pairs, script="Hangul", support=0)
+    assert tally.dropped == merged.tally.dropped == {}
+    assert merged.pairs == pairs
+    assert len(pairs) >= 300
+    assert {p.license for p in pairs} == {"Apache-2.0"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Rows, pack_documents, pack_examples, tail, windows
+from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Part, Rows, pack_documents, pack_examples, tail, windows
 from vocabgraft.errors import DataError
 
 BOS = 2
@@ -124,6 +125,59 @@ def test_a_batch_depends_on_seed_and_step_alone(step: int, seed: int) -> None:
 
 def test_another_seed_gives_another_order() -> None:
     assert drawn(mixture(0.3, seed=0, target=50), 10) != drawn(mixture(0.3, seed=1, target=50), 10)
+
+
+def test_without_parts_batches_are_what_they_were_before_there_were_parts() -> None:
+    """Recorded at commit 391b706: recipes that name no source and no temperature train on the same rows."""
+
+    def documents(first: int, count: int) -> list[list[int]]:
+        return [[3 + (first * 7919 + n * 31 + k * 17) % 9973 for k in range(5 + (n * 13) % 90)] for n in range(count)]
+
+    packed = [pack_documents(documents(first, count), 32, BOS) for first, count in ((1, 60), (2, 25))]
+    mix, digest = Mixture(*packed, 0.2, 7, 8), hashlib.sha256()
+    for step in range(40):
+        batch = mix.batch(step)
+        for array in (batch.tokens, batch.positions, batch.targets):
+            digest.update(array.astype("<i8").tobytes())
+    assert digest.hexdigest() == "90b58c9209e8994172227bfabeca1df5c0f46556cf6b3dd494d93b394d8b2935"
+
+
+PARTS = (Part("laws", 4, 0.25), Part("reviews", 2, 0.25), Part("wiki", 30, 0.5))
+
+
+def parted(seed: int = 3, parts: tuple[Part, ...] = PARTS, share: float = 0.25) -> Mixture:
+    return Mixture(stream(0, sum(p.rows for p in parts)), stream(1000, 5), share, seed, 4, target_parts=parts)
+
+
+@given(steps=st.integers(1, 40), share=st.sampled_from([0.0, 0.1, 0.25, 0.5]))
+def test_each_source_has_its_share_of_its_side_up_to_one_row(steps: int, share: float) -> None:
+    numbers = drawn(parted(share=share), steps)
+    target = [n for n in numbers if n < 1000]
+    assert parted(share=share).drawn(steps) == (len(target), len(numbers) - len(target))
+    for first, last, wanted in ((0, 4, 0.25), (4, 6, 0.25), (6, 36, 0.5)):
+        assert abs(sum(first <= n < last for n in target) - wanted * len(target)) < 1
+
+
+def test_each_source_is_read_whole_before_it_is_read_again() -> None:
+    target = [n for n in drawn(parted(share=0.0), 20) if n < 1000]
+    laws, reviews = [n for n in target if n < 4], [n for n in target if 4 <= n < 6]
+    assert all(sorted(laws[i : i + 4]) == [0, 1, 2, 3] for i in (0, 4, 8, 12))
+    assert all(sorted(reviews[i : i + 2]) == [4, 5] for i in range(0, 20, 2))
+    assert len({tuple(laws[i : i + 4]) for i in (0, 4, 8, 12)}) > 1
+
+
+@given(step=st.integers(0, 300), seed=st.integers(0, 2**32))
+def test_a_batch_of_several_sources_depends_on_seed_and_step_alone(step: int, seed: int) -> None:
+    used = parted(seed)
+    drawn(used, 3)
+    assert (used.batch(step).tokens == parted(seed).batch(step).tokens).all()
+
+
+def test_another_source_leaves_the_order_of_the_rest_as_it_is() -> None:
+    more = (Part("added", 3, 0.2), *(Part(p.name, p.rows, p.share * 0.8) for p in PARTS))
+    before = [n for n in drawn(parted(share=0.0), 30) if n >= 6]
+    after = [n - 3 for n in drawn(parted(parts=more, share=0.0), 30) if n >= 9]
+    assert after == before[: len(after)]
 
 
 WORDS = st.sampled_from(["혈압", " ", " 고혈압이", "😀", "👨‍👩‍👧", "abc", "é", "\n", "   "])

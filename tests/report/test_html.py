@@ -61,7 +61,7 @@ class Page(HTMLParser):
         "chance 20.0 %",
         "Not distinguishable from chance (p = 0.4, n = 80).",
         "✓ 236 of 236",
-        "dropped: wrong script",
+        "wrong script",
         "34",
         "5.6 MB",
         "241.0 MB",

@@ -10,12 +10,15 @@ mask is told to keep them apart:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from vocabgraft.corpus.shares import turn
 from vocabgraft.errors import DataError
 
 NO_TARGET = -100
@@ -47,12 +50,12 @@ class Example:
     learn: tuple[bool, ...]
 
 
-def joined(first: Rows, second: Rows) -> Rows:
-    """Both sets of rows as one stream."""
+def joined(*sets: Rows) -> Rows:
+    """Several sets of rows as one stream."""
     return Rows(
-        np.concatenate([first.tokens, second.tokens]),
-        np.concatenate([first.positions, second.positions]),
-        np.concatenate([first.targets, second.targets]),
+        np.concatenate([rows.tokens for rows in sets]),
+        np.concatenate([rows.positions for rows in sets]),
+        np.concatenate([rows.targets for rows in sets]),
     )
 
 
@@ -111,14 +114,30 @@ def _stack(rows: list[list[tuple[Sequence[int], Sequence[int]]]], window: int) -
 
 
 @dataclass(frozen=True)
+class Part:
+    """Rows of one source, which stand together in a stream: how many, and the source's share of what is drawn."""
+
+    name: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Mixture:
-    """Two packed streams in an exact share, shuffled anew each epoch."""
+    """Two packed streams in an exact share, shuffled anew each epoch.
+
+    Where parts are given, the rows of their stream are those of several sources, one after the other; each is drawn in
+    its own share and shuffled apart. Every share is exact to one row: the replay share of all rows drawn so far, a
+    source's share of those drawn of its side (`shares.turn`).
+    """
 
     target: Rows
     replay: Rows
     replay_share: float
     seed: int
     rows_per_step: int
+    target_parts: tuple[Part, ...] = ()
+    replay_parts: tuple[Part, ...] = ()
 
     def batch(self, step: int) -> Rows:
         """The rows of one optimiser step, the same for the same (seed, step)."""
@@ -129,17 +148,38 @@ class Mixture:
             np.stack([rows.targets[i] for rows, i in chosen]),
         )
 
+    def drawn(self, steps: int) -> tuple[int, int]:
+        """How many rows of target and of replay text so many steps read."""
+        rows = steps * self.rows_per_step
+        replay = int(rows * self.replay_share)
+        return rows - replay, replay
+
     def _row(self, g: int) -> tuple[Rows, int]:
         """Row number g of the endless mixed stream; after n rows, floor(n * share) of them are replay."""
         replay_before, replay_after = int(g * self.replay_share), int((g + 1) * self.replay_share)
         if replay_after > replay_before:
-            return self.replay, _shuffled(replay_before, len(self.replay), self.seed, stream=1)
-        return self.target, _shuffled(g - replay_before, len(self.target), self.seed, stream=0)
+            return self.replay, self._place(replay_before, len(self.replay), self.replay_parts, stream=1)
+        return self.target, self._place(g - replay_before, len(self.target), self.target_parts, stream=0)
+
+    def _place(self, n: int, size: int, parts: tuple[Part, ...], stream: int) -> int:
+        """Where row number n of a stream stands among its rows."""
+        if not parts:
+            return _shuffled(n, size, self.seed, stream)
+        which, number = turn([part.share for part in parts], n)
+        start, part = sum(p.rows for p in parts[:which]), parts[which]
+        # By its name: another source more or less leaves the order of this one as it is.
+        own = int.from_bytes(hashlib.sha256(f"{stream}\0{part.name}".encode()).digest()[:6], "big") + 2
+        return start + _shuffled(number, part.rows, self.seed, own)
 
 
 def _shuffled(n: int, size: int, seed: int, stream: int) -> int:
     epoch, index = divmod(n, size)
-    return int(np.random.default_rng([seed, stream, epoch]).permutation(size)[index])
+    return int(_permutation(size, seed, stream, epoch)[index])
+
+
+@lru_cache(maxsize=32)
+def _permutation(size: int, seed: int, stream: int, epoch: int) -> Ints:
+    return np.random.default_rng([seed, stream, epoch]).permutation(size)
 
 
 def windows(texts: Iterable[str], size: int, limit: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ whose numbers are missing is left out. The same ledger always gives the same byt
 
 from __future__ import annotations
 
-from vocabgraft.report import numbers, pictures, sections
+from vocabgraft.report import data_section, numbers, pictures, sections
 from vocabgraft.report.ledger import Ledger
 from vocabgraft.report.markup import escape, paragraph
 
@@ -42,7 +42,7 @@ def render(ledger: Ledger) -> str:
         sections.bits(ledger),
         sections.questions(ledger),
         sections.training(ledger),
-        sections.data(ledger),
+        data_section.data(ledger),
         sections.steps(ledger),
         sections.deployment(ledger),
         sections.served(ledger),

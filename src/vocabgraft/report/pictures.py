@@ -18,7 +18,7 @@ from vocabgraft.report.numbers import decimal, percent, whole
 XMLNS = ' xmlns="http://www.w3.org/2000/svg"'
 Point = tuple[str, float | None, float | None]
 
-_WIDTH = 760
+WIDTH = 760
 STYLE = """
 .vg{--vg-ink:#1f2328;--vg-dim:#59636e;--vg-line:#d1d9e0;--vg-target:#0969da;--vg-replay:#bc4c00;color:var(--vg-ink);
 --vg-0:#cfe3ff;--vg-1:#ffe0c2;--vg-2:#d3f0d5;--vg-3:#ecd9ff;--vg-4:#ffd9e3;--vg-5:#fff0b3;
@@ -47,15 +47,15 @@ def token_chips(text_before: list[str], after: list[str], title: str) -> str:
         y += 8
     words = [" | ".join(_shown(piece) for piece in pieces) for pieces in (text_before, after)]
     told = f"{len(text_before)} tokens before: {words[0]}. {len(after)} tokens after: {words[1]}."
-    return _svg(max(y, 1), title, told, body)
+    return drawing(max(y, 1), title, told, body)
 
 
 def bits_plot(points: Sequence[Point]) -> str:
     """Draw bits per byte of target and replay text along the run, lower is better; base level dashed."""
     finite = [v for _, *values in points for v in values if v is not None and abs(v) < _DIVERGED]
     if not finite:
-        return _svg(40, "Bits per byte", "Nothing was measured.", ['<text x="2" y="24">not measured</text>'])
-    left, right, top, bottom = 56.0, _WIDTH - 24.0, 44.0, 300.0
+        return drawing(40, "Bits per byte", "Nothing was measured.", ['<text x="2" y="24">not measured</text>'])
+    left, right, top, bottom = 56.0, WIDTH - 24.0, 44.0, 300.0
     ticks = _ticks(min(finite), max(finite))
     step = (right - left) / max(len(points) - 1, 1)
     xs = [left + i * step if len(points) > 1 else (left + right) / 2 for i in range(len(points))]
@@ -77,12 +77,12 @@ def bits_plot(points: Sequence[Point]) -> str:
         body += _line(drawn, side, right, is_base=bool(drawn) and drawn[0][2].startswith("base: "))
         told.append(f"{side}: " + ", ".join(f"{label} {decimal(v)}" for _, v, label in values) if values else "")
     body += _legend(left)
-    return _svg(bottom + 74, "Bits per byte, lower is better", "; ".join(t for t in told if t), body)
+    return drawing(bottom + 74, "Bits per byte, lower is better", "; ".join(t for t in told if t), body)
 
 
 def interval_plot(rows: Sequence[Accuracy], chance: float | None) -> str:
     """Draw accuracy with its 95 % interval, one row each, and the level of guessing as a dashed line."""
-    left, right, pitch, top = 190.0, _WIDTH - 190.0, 34.0, 30.0
+    left, right, pitch, top = 190.0, WIDTH - 190.0, 34.0, 30.0
     bottom = top + pitch * max(len(rows), 1)
 
     def across(share: float) -> float:
@@ -105,12 +105,12 @@ def interval_plot(rows: Sequence[Accuracy], chance: float | None) -> str:
         body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 6:g}" y2="{bottom:g}" {_DASHED}/>')
         body.append(f'<text x="{x:.1f}" y="{top - 12:g}" text-anchor="middle">chance {percent(chance)}</text>')
         told.append(f"chance: {percent(chance)}")
-    return _svg(bottom + 28, "Questions answered right, with 95 % intervals", "; ".join(told), body)
+    return drawing(bottom + 28, "Questions answered right, with 95 % intervals", "; ".join(told), body)
 
 
 def norms_plot(counts: Sequence[int], width: float, title: str) -> str:
     """Draw how many new rows have which norm: bars of `width`, as a share of the base rows' median, which is marked."""
-    left, right, top, bottom = 56.0, _WIDTH - 24.0, 30.0, 170.0
+    left, right, top, bottom = 56.0, WIDTH - 24.0, 30.0, 170.0
     most, pitch = max(counts, default=0), (right - left) / max(len(counts), 1)
     body = [f'<line class="grid" x1="{left:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>']
     told = []
@@ -128,13 +128,13 @@ def norms_plot(counts: Sequence[int], width: float, title: str) -> str:
     x = left + pitch / width
     body.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top:g}" y2="{bottom:g}" {_DASHED}/>')
     body.append(f'<text x="{x:.1f}" y="{top - 8:g}" text-anchor="middle">median of the base</text>')
-    return _svg(bottom + 28, title, "; ".join(told), body)
+    return drawing(bottom + 28, title, "; ".join(told), body)
 
 
 def starts_plot(rows: Sequence[Start], base: float) -> str:
     """Draw bits per byte of each start at once (square) and after the probe (circle, with its interval over seeds),
     one row each; the base's level dashed."""
-    left, right, pitch, top = 190.0, _WIDTH - 120.0, 26.0, 52.0
+    left, right, pitch, top = 190.0, WIDTH - 120.0, 26.0, 52.0
     bottom = top + pitch * max(len(rows), 1)
     ticks = _ticks(min([base, *(r.after for r in rows)]), max([base, *(max(r.at_once, r.after) for r in rows)]))
 
@@ -164,7 +164,7 @@ def starts_plot(rows: Sequence[Start], base: float) -> str:
         f'<line x1="{left + 240:g}" x2="{left + 270:g}" y1="16" y2="16" {_DASHED}/>',
         f'<text x="{left + 278:g}" y="20">base model</text>',
     ]
-    return _svg(bottom + 28, "Starts of the new rows: bits per byte, lower is better", "; ".join(told), body)
+    return drawing(bottom + 28, "Starts of the new rows: bits per byte, lower is better", "; ".join(told), body)
 
 
 def inline(svg: str) -> str:
@@ -175,11 +175,12 @@ def inline(svg: str) -> str:
 _DASHED = 'stroke="currentColor" stroke-width="1.2" stroke-dasharray="5 4"'
 
 
-def _svg(height: float, title: str, description: str, body: Sequence[str]) -> str:
+def drawing(height: float, title: str, description: str, body: Sequence[str]) -> str:
+    """A picture of that height: its title and description in words, then what is drawn."""
     # Ids are unique per page and the same for the same picture, so that equal ledgers give equal bytes.
     tag = hashlib.sha256(clean(f"{title}\n{description}").encode()).hexdigest()[:10]
     return (
-        f'<svg{XMLNS} class="vg" viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}" height="{height:g}" '
+        f'<svg{XMLNS} class="vg" viewBox="0 0 {WIDTH} {height:g}" width="{WIDTH}" height="{height:g}" '
         f'role="img" aria-labelledby="t{tag} d{tag}">\n'
         f'<title id="t{tag}">{escape(title)}</title>\n<desc id="d{tag}">{escape(description)}</desc>\n'
         f"<style>{STYLE}</style>\n" + "\n".join(body) + "\n</svg>"
@@ -206,7 +207,7 @@ def _lines(pieces: Sequence[str]) -> list[list[tuple[float, float, int, str]]]:
     x = 2.0
     for index, piece in enumerate(pieces):
         width = _piece_width(piece)
-        if lines[-1] and x + width > _WIDTH - 2:
+        if lines[-1] and x + width > WIDTH - 2:
             lines.append([])
             x = 2.0
         lines[-1].append((x, width, index, piece))

@@ -133,21 +133,6 @@ def training(ledger: Ledger) -> str:
     return section("Training and freeze proofs", paragraph(how if rows else ""), table(head, rows, (2, 3, 4)))
 
 
-def data(ledger: Ledger) -> str:
-    """The funnel: documents read, dropped by reason, kept, held out."""
-    parts = []
-    for side in _SIDES:
-        rows = _funnel(ledger, side)
-        if rows:
-            parts.append(f"<h3>{side}</h3>")
-            parts.append(table(("", "documents"), rows, (1,)))
-        found = ledger.find("04-preprocess", side, "privacy")
-        if isinstance(found, dict) and found:
-            told = ", ".join(f"{kind} {numbers.whole(count)}" for kind, count in found.items())
-            parts.append(paragraph(f"Places of personal data found, by kind: {told}."))
-    return section("Data", *parts)
-
-
 def steps(ledger: Ledger) -> str:
     """Every finished step: time, memory, key figure."""
     rows = [
@@ -287,19 +272,6 @@ def _proof(proof: figures.FreezeProof | None) -> str:
     if proof.held is None:
         return "nothing was frozen"
     return f"{'✓' if proof.held else '✗ BROKEN:'} {proof.identical:,} of {proof.checked:,}"
-
-
-def _funnel(ledger: Ledger, side: str) -> list[tuple[str, str]]:
-    rows = []
-    for key, first, last in (("02-collect", "read", "kept"), ("04-preprocess", "", "documents")):
-        dropped = ledger.find(key, side, "dropped")
-        reasons = dropped.items() if isinstance(dropped, dict) else []
-        counted = sorted(((-(number(n) or 0), str(reason)) for reason, n in reasons))
-        rows.append(("read", ledger.find(key, side, first)))
-        rows += [(f"dropped: {reason}", -count) for count, reason in counted]
-        rows.append(("kept" if last == "kept" else "for training and evaluation", ledger.find(key, side, last)))
-    rows.append(("of these held out, never trained on", ledger.find("04-preprocess", side, "held_out_documents")))
-    return [(label, numbers.whole(count)) for label, count in rows if numbers.whole(count)]
 
 
 def _details(event: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from vocabgraft.corpus.clean import clean_text, reason_to_drop, split_long
 from vocabgraft.corpus.dedup import ExactDuplicates
-from vocabgraft.corpus.dictionary import filter_pairs, read_pairs, write_pairs
+from vocabgraft.corpus.dictionary import dictionary_file
 from vocabgraft.corpus.document import (
     Document,
     Tally,
@@ -46,9 +46,12 @@ _PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
 def source_stamps(recipe: Recipe) -> dict[str, str]:
     """A stamp for each local data file: size and hash of its ends, cheap for any size. Missing files: 'missing'."""
     stamps: dict[str, str] = {}
-    for source in (*recipe.data.target, *recipe.data.replay, *recipe.data.dictionary):
+    for source in (*recipe.data.target, *recipe.data.replay):
         for path in _local_files(source):
             stamps[str(path)] = _stamp(path)
+    for source in recipe.data.dictionary:
+        file = dictionary_file(source)
+        stamps[source if file is None else str(file)] = "hub" if file is None else _stamp(file)
     for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
                    *recipe.instruct.questions, *recipe.instruct.instructions):  # fmt: skip
         try:
@@ -60,10 +63,6 @@ def source_stamps(recipe: Recipe) -> dict[str, str]:
 
 
 def _local_files(source: str) -> list[Path]:
-    if source == "samples:dictionary":
-        return [Path(__file__).parent.parent / "samples" / "dictionary.tsv"]
-    if source.endswith((".tsv", ".tsv.gz", ".tsv.zst")):
-        return [Path(source)]
     try:
         return list(locate(source, None).paths)
     except VocabgraftError:
@@ -118,7 +117,8 @@ def sources(context: Context) -> StepResult:
                 problems.append(str(e))
     for source in recipe.data.dictionary:
         found.append({"side": "dictionary", "source": source, "license": recipe.data.license})
-        problems += [f"{p} does not exist" for p in _local_files(source) if not p.is_file()]
+        file = dictionary_file(source)
+        problems += [f"{file} does not exist"] if file is not None and not file.is_file() else []
     for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
                    *recipe.instruct.questions, *recipe.instruct.instructions):  # fmt: skip
         try:
@@ -175,19 +175,6 @@ def base_folder_of(base: Base, say: Callable[[str], None]) -> Path:
 
 def _documents(source: str) -> Iterator[Document]:
     return read_source(source, language="", license="", tally=Tally())
-
-
-def dictionary(context: Context) -> StepResult:
-    """Merge the bilingual dictionaries; pairs that cannot help an alignment are dropped by reason."""
-    data = context.recipe.data
-    reading, filtering = Tally(), Tally()
-    pairs = (p for source in data.dictionary for p in read_pairs(source, reading))
-    kept = write_pairs(
-        context.out / "dictionary.tsv",
-        filter_pairs(pairs, script=data.script, tally=filtering),
-        languages=("en", data.language),
-    )
-    return StepResult({"pairs": kept, "read": reading.as_dict(), "filter": filtering.as_dict()})
 
 
 def preprocess(context: Context) -> StepResult:
@@ -317,8 +304,13 @@ def texts(context: Context, side: str, split: str) -> Iterator[str]:
 
 def shuffled_texts(context: Context, side: str, seed: int) -> list[str]:
     """Training texts of one side in an order fixed by the seed and each document's id."""
+    return [d.text for d in shuffled_documents(context, side, seed)]
+
+
+def shuffled_documents(context: Context, side: str, seed: int) -> list[Document]:
+    """The same as documents."""
     documents = read_documents(context.run.path("04-preprocess", f"{side}.train.jsonl"))
-    return [d.text for d in sorted(documents, key=lambda d: hashlib.sha256(f"{seed}:{d.id}".encode()).digest())]
+    return sorted(documents, key=lambda d: hashlib.sha256(f"{seed}:{d.id}".encode()).digest())
 
 
 def probe_windows(context: Context, side: str, limit: int) -> list[str]:

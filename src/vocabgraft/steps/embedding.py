@@ -14,6 +14,7 @@ from vocabgraft.machine import give_back_memory
 from vocabgraft.recipe_sections import Init
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.dictionary import coverage
 from vocabgraft.steps.start import start
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
@@ -87,6 +88,7 @@ def initialise_rows(context: Context) -> StepResult:
             "row_untied": graft.rows.row_untied,
             "methods": dict(sorted(Counter(o.method for o in origins).items())),
             "alignment": alignment,
+            "dictionary": coverage(context),
             **seen,
             "english_kl": round(taken, 6),
             "bits_per_byte": bits,

@@ -17,7 +17,9 @@ def keep(context: Context, graft: Any, batch_at: Any, stage: Stage) -> Any:
 
     training, steps = context.recipe.training, steps_for(context.recipe, stage.tokens)
     text = [context.run.manifest(k) for k in ("04-preprocess", "13-expand-tokenizer")]
+    data = context.recipe.data
     settings = [training.seed, training.window, training.tokens_per_step, stage.replay_share, context.key]
+    settings += [stage.mix, data.temperature, data.max_epochs]
     key = digest([graft.hashes(), [m.fingerprint for m in text if m], settings])
     with context.reporter.bar("hidden states", steps) as advance:
         return build_cache(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context
-from vocabgraft.steps.data import shuffled_texts
+from vocabgraft.steps.data import shuffled_documents
+from vocabgraft.steps.mixing import shares, tokens_of
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 
@@ -20,12 +22,36 @@ def packed_corpus(context: Context, side: str, rows: int, seed: int) -> Any:
 
     Documents come in an order fixed by (seed, id), and no more are encoded than the rows need.
     """
+    return _packed(context, [d.text for d in shuffled_documents(context, side, seed)], rows)
+
+
+def _packed(context: Context, texts: list[str], rows: int) -> Any:
     from vocabgraft.corpus.mix import pack_documents
 
     _, folder = load_expansion(context)
     tokenizer, (bos, _) = load_tokenizer(folder), bos_of(folder)
     window = context.recipe.training.window
-    return pack_documents(_encoded(tokenizer, shuffled_texts(context, side, seed), rows * window), window, bos)
+    return pack_documents(_encoded(tokenizer, texts, rows * window), window, bos)
+
+
+def _packed_parts(context: Context, side: str, rows: int, seed: int, mix: Mapping[str, float]) -> tuple[Any, Any]:
+    """Packed rows of one side and where each source's begin, () where documents of all sources stand together."""
+    from vocabgraft.corpus.mix import Part, joined
+
+    if not mix and context.recipe.data.temperature == 1:
+        return packed_corpus(context, side, rows, seed), ()
+    found = shares(context.recipe, tokens_of(context.run, side), rows, mix)
+    if found is None:
+        return packed_corpus(context, side, rows, seed), ()
+    texts: dict[str, list[str]] = {name: [] for name, share in found.items() if share}
+    for document in shuffled_documents(context, side, seed):
+        if document.source in texts:
+            texts[document.source].append(document.text)
+    packed, parts = [], []
+    for name, some in texts.items():
+        packed.append(_packed(context, some, math.ceil(rows * found[name]) + 1))
+        parts.append(Part(name, len(packed[-1]), found[name]))
+    return joined(*packed), tuple(parts)
 
 
 def _encoded(tokenizer: Any, documents: list[str], enough: int) -> Iterator[list[int]]:
@@ -40,20 +66,25 @@ def _encoded(tokenizer: Any, documents: list[str], enough: int) -> Iterator[list
 
 
 def corpus_mixture(
-    context: Context, replay_share: float, seed: int, tokens: int, tokens_per_step: int | None = None
+    context: Context,
+    replay_share: float,
+    seed: int,
+    tokens: int,
+    tokens_per_step: int | None = None,
+    mix: Mapping[str, float] | None = None,
 ) -> Any:
     """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step).
 
-    tokens_per_step: None for the recipe's `training.tokens_per_step`, here and below.
+    tokens_per_step: None for the recipe's `training.tokens_per_step`, here and below. mix: as in a `[[stage]]`.
     """
     from vocabgraft.corpus.mix import Mixture
 
     context.reporter.say("packing text")
     together = rows_per_step(context.recipe, tokens_per_step)
     rows = steps_for(context.recipe, tokens, tokens_per_step) * together
-    target = packed_corpus(context, "target", rows, seed)
-    replay = packed_corpus(context, "replay", round(rows * replay_share) + 1, seed)
-    return Mixture(target, replay, replay_share, seed, together)
+    target, target_parts = _packed_parts(context, "target", rows, seed, mix or {})
+    replay, replay_parts = _packed_parts(context, "replay", round(rows * replay_share) + 1, seed, mix or {})
+    return Mixture(target, replay, replay_share, seed, together, target_parts, replay_parts)
 
 
 def steps_for(recipe: Recipe, tokens: int, tokens_per_step: int | None = None) -> int:

@@ -10,6 +10,7 @@ from vocabgraft.recipe_sections import Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
 from vocabgraft.steps.kept import keep, sweep
+from vocabgraft.steps.mixing import check_mix, told
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 from vocabgraft.steps.tracking import tracked
@@ -27,8 +28,10 @@ def train_stage(context: Context) -> StepResult:
     stage = stages[number - 1]
     if stage.cached and not context.team.leads:
         return StepResult()  # one forward pass and cheap ones: the leader does it alone
+    check_mix(context)
     graft = open_state(context, previous, with_adapters="lora" in stage.train)
-    batches = corpus_mixture(context, stage.replay_share, context.recipe.training.seed + number, stage.tokens)
+    seed = context.recipe.training.seed + number
+    batches = corpus_mixture(context, stage.replay_share, seed, stage.tokens, mix=stage.mix)
     if stage.cached:
         metrics = _over_kept(context, graft, batches.batch, stage)
     else:
@@ -37,6 +40,7 @@ def train_stage(context: Context) -> StepResult:
         metrics = run_training(context, graft, batches.batch, schedule)
     if not context.team.leads:
         return StepResult()
+    metrics["mix"] = told(context, batches, min(metrics["steps"], steps_for(context.recipe, stage.tokens)))
     save_graft(graft, context.out, previous, stage.train)
     if graft.adapters and context.recipe.lora.body != "bf16":
         # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.

@@ -10,6 +10,7 @@ from typing import Any
 from vocabgraft.recipe_sections import Init, Rates
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.data import texts
+from vocabgraft.steps.dictionary import entries
 from vocabgraft.steps.packing import corpus_mixture, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
 from vocabgraft.tokenizer.measure import encode, load_tokenizer
@@ -100,8 +101,6 @@ def _letters(tokenizer: Any) -> Callable[[int], float]:
 def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, Any], Any]:
     """Blends of neighbours in the replay language by id, and how good the alignment is; none when the method does not
     ask or cannot."""
-    from vocabgraft.corpus.dictionary import read_pairs
-    from vocabgraft.corpus.document import Tally
     from vocabgraft.embedding.initialise import ALIGNED
     from vocabgraft.embedding.vectors import train_vectors
     from vocabgraft.embedding.wechsel import align, omp_blends, wechsel_blends
@@ -116,9 +115,7 @@ def _aligned_blends(context: Context, init: Init, seed: int) -> tuple[dict[int, 
     for side, tokenizer in (("replay", base), ("target", new)):
         documents = encode(tokenizer, list(islice(texts(context, side, "train"), _VECTOR_TEXTS)))
         vectors[side] = train_vectors(documents, size=init.vector_size, min_count=init.min_count, seed=seed)
-    pairs = [
-        (p.source, p.target) for p in read_pairs(str(context.run.path("03-dictionary", "dictionary.tsv")), Tally())
-    ]
+    pairs = [(p.source, p.target) for p in entries(context)]
     shared = set(vectors["replay"].ids) & set(vectors["target"].ids)
     same = _identical_words(base, shared) if init.identical_words else []
     alignment = align(

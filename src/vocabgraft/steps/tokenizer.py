@@ -14,6 +14,8 @@ from vocabgraft.errors import ProofError
 from vocabgraft.recipe_sections import Tokenizer
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import texts
+from vocabgraft.steps.mixing import FILE as SOURCES
+from vocabgraft.steps.mixing import source_sizes
 from vocabgraft.tokenizer import measure
 from vocabgraft.tokenizer.boundary import line_rule, word_rule
 from vocabgraft.tokenizer.count import WordCounts, count_shards
@@ -125,7 +127,11 @@ def expand(context: Context) -> StepResult:
     if failed:
         raise ProofError(f"{out}: the expanded tokenizer failed {len(failed)} proofs: {'; '.join(failed)[:500]}")
     changed = proofs["ids changed in text without the script"]
-    return StepResult(_figures(base_folder, out, expansion, target) | {"english_ids_changed": changed})
+    sizes = source_sizes(context, out)
+    write_json(context.out / SOURCES, sizes)
+    return StepResult(
+        _figures(base_folder, out, expansion, target) | {"english_ids_changed": changed, "sources": sizes}
+    )
 
 
 def prove(

@@ -1,4 +1,4 @@
-"""Filters for Korean pieces that a morphological analyser (Kiwi, extra `[korean]`) can tell: names, glued particles.
+"""What a morphological analyser (Kiwi, extra `[korean]`) can tell of Korean words: names, particles, content words.
 
 A name learnt from a small corpus is spent on one person or place; a noun with its particle (환자는) repeats what the
 noun and the particle say. Both compress, so both filters are off by default.
@@ -14,6 +14,7 @@ from vocabgraft.errors import TokenizerError
 from vocabgraft.tokenizer.vocabulary import SPACE
 
 _PARTICLE, _NOUN, _NAME = "J", "N", "NNP"
+_CONTENT = ("NNG", "V", "MA", "XR")  # common nouns, verbs and adjectives, adverbs, roots
 
 
 def names(pieces: Iterable[str]) -> set[str]:
@@ -24,6 +25,11 @@ def names(pieces: Iterable[str]) -> set[str]:
 def glued_particles(pieces: Iterable[str]) -> set[str]:
     """Pieces that Kiwi reads as nouns followed by particles (J: 은 는 이 가 을 를 에서 …)."""
     return _those(pieces, lambda tags: len(tags) > 1 and tags[0][0] == _NOUN and tags[-1][0] == _PARTICLE)
+
+
+def content_words(words: Iterable[str]) -> set[str]:
+    """Words in which Kiwi finds a common noun, a verb, an adjective, an adverb or a root."""
+    return _those(words, lambda tags: any(tag.startswith(_CONTENT) for tag in tags))
 
 
 def _those(pieces: Iterable[str], judge: Callable[[list[str]], bool]) -> set[str]:
@@ -39,6 +45,7 @@ def _kiwi() -> Any:
         from kiwipiepy import Kiwi
     except ImportError as e:
         raise TokenizerError(
-            "tokenizer.drop_names and drop_particles need kiwipiepy: pip install 'vocabgraft[korean]'"
+            "tokenizer.drop_names, tokenizer.drop_particles and data.dictionary_words = 'content' need kiwipiepy: "
+            "pip install 'vocabgraft[korean]'"
         ) from e
     return Kiwi(num_workers=1)
