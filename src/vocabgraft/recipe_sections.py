@@ -77,6 +77,17 @@ class Data(Section):
     """Bytes of text collected per side, in source order."""
     max_unreadable: Annotated[int, Field(ge=0)] = 0
     """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
+    quality: Literal[
+        "plain",
+        "fineweb2-kor_Hang",
+        "fineweb2-deu_Latn",
+        "fineweb2-ind_Latn",
+        "fineweb2-rus_Cyrl",
+        "fineweb2-spa_Latn",
+        "fineweb2-swh_Latn",
+        "fineweb2-tur_Latn",
+    ] = "plain"
+    """Rules for whole documents of the target language beyond length, script and repetition: FineWeb-2's thresholds."""
     near_duplicates: Share = 0.8
     """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
     privacy: Literal["replace", "drop", "keep"] = "replace"

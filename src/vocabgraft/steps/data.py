@@ -37,6 +37,7 @@ from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.privacy import privacy_guard, without_personal
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
+from vocabgraft.steps.selection import chosen, quality_rules
 
 NEAR_DUPLICATE = "near duplicate"
 _ROOM_GB = 1.0  # below this nothing sensible can be written
@@ -193,7 +194,7 @@ def dictionary(context: Context) -> StepResult:
 def preprocess(context: Context) -> StepResult:
     """Clean, take personal data out, split, drop, deduplicate, keep benchmark items out, hold out by hash."""
     recipe = context.recipe
-    guard = privacy_guard(recipe.data)
+    guard, rules = privacy_guard(recipe.data), quality_rules(recipe.data)
     evaluate, instruct = recipe.evaluate, recipe.instruct
     asked = Tally()
     questions = read_questions(
@@ -210,7 +211,8 @@ def preprocess(context: Context) -> StepResult:
         train: list[Document] = []
         held: list[Document] = []
         with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            whole_texts = without_personal(_clean(path, advance), guard, tally, personal)
+            wanted = chosen(_clean(path, advance), rules if side == "target" else (), tally)
+            whole_texts = without_personal(wanted, guard, tally, personal)
             for part in _without_leaks(_parts(whole_texts, side, recipe, tally), leaks, tally):
                 whole = part.id.rpartition("#")[0]
                 (held if held_out(whole, recipe.data.held_out) else train).append(part)

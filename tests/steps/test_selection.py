@@ -1,0 +1,31 @@
+"""Documents that a rule does not want are dropped by its name, and only on the target side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+PROSE = (
+    "{n}번째 환자는 혈압이 높아서 병원을 찾았다. 의사는 짜게 먹는 습관을 고치고 날마다 걷는 것을 먼저 권했다. "
+    "한 달 뒤에 다시 재어 보니 혈압이 {n} 만큼 내려가 있었다. 약은 정해진 시간에 먹어야 하고 스스로 끊으면 위험하다. "
+    "집에서 재는 혈압이 병원에서 재는 것보다 낮은 일도 흔하다. 그래서 의사는 {n}일 동안 아침마다 재어 적어 오라고 했다."
+)
+
+
+def written(path: Path, texts: list[str]) -> str:
+    path.write_text("".join(json.dumps({"text": t}, ensure_ascii=False) + "\n" for t in texts), "utf-8")
+    return str(path)
+
+
+def test_a_quality_preset_drops_whole_documents_by_name(done, tmp_path: Path) -> None:
+    pytest.importorskip("kiwipiepy")
+    heads = ["\n".join(f"표 {n} 제목 {k} 줄입니다" for k in range(12)) for n in range(4)]
+    source = written(tmp_path / "a.jsonl", [PROSE.format(n=n) for n in range(30)] + heads)
+    run = done(f"data.target=['{source}']", "data.quality=fineweb2-kor_Hang", "data.near_duplicates=0")
+    found = run.manifest("04-preprocess").metrics["target"]
+    assert found["dropped"] == {"lines without an end": 4}
+    assert found["examples"]["lines without an end"] == "a:31"
+    assert found["read"] == 34
+    assert run.manifest("04-preprocess").metrics["replay"]["dropped"].keys() & {"lines without an end"} == set()
