@@ -68,7 +68,7 @@ def _stage(number: int) -> Step:
 STEPS: tuple[Step, ...] = (
     Step("00-environment", "look at this machine", "data:environment"),
     Step("01-sources", "find and check every source", "data:sources", ("00-environment",),
-         ("base", "data.target", "data.replay", "data.dictionary", "data.license",
+         ("base", "data.target", "data.replay", "data.dictionary", "data.license", "data.accept",
           "evaluate.target_questions", "evaluate.replay_questions", "instruct.questions", "instruct.instructions",
           "instruct.non_commercial")),
     Step("02-collect", "read documents", "collect:collect", ("01-sources",),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vocabgraft.recipe_choice import Quality, Section, Select, Terms
 
 BudgetName = Literal["smoke", "demo", "short", "full"]
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
@@ -15,12 +17,6 @@ Group = Literal["input.old", "input.low", "input.new", "output.old", "output.low
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen table of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Shape(Section):
@@ -67,6 +63,8 @@ class Data(Section):
     replay: tuple[str, ...] = Field(min_length=1)
     dictionary: tuple[str, ...] = ()
     license: str = "see each source"
+    accept: tuple[Terms, ...] = ()
+    """Terms of known data sets that text to train on may come under although they bind the model, or are not known."""
     held_out: Share = 0.15
     """Share of documents, chosen by hash, that training never sees."""
     min_chars: Positive = 40
@@ -77,17 +75,9 @@ class Data(Section):
     """Bytes of text collected per side, in source order."""
     max_unreadable: Annotated[int, Field(ge=0)] = 0
     """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
-    quality: Literal[
-        "plain",
-        "fineweb2-kor_Hang",
-        "fineweb2-deu_Latn",
-        "fineweb2-ind_Latn",
-        "fineweb2-rus_Cyrl",
-        "fineweb2-spa_Latn",
-        "fineweb2-swh_Latn",
-        "fineweb2-tur_Latn",
-    ] = "plain"
+    quality: Quality = "plain"
     """Rules for whole documents of the target language beyond length, script and repetition: FineWeb-2's thresholds."""
+    select: Select = Select()
     near_duplicates: Share = 0.8
     """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
     privacy: Literal["replace", "drop", "keep"] = "replace"

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from vocabgraft.errors import DataError
+from vocabgraft.steps.sources import refused_sources
+
 PROSE = (
     "{n}번째 환자는 혈압이 높아서 병원을 찾았다. 의사는 짜게 먹는 습관을 고치고 날마다 걷는 것을 먼저 권했다. "
     "한 달 뒤에 다시 재어 보니 혈압이 {n} 만큼 내려가 있었다. 약은 정해진 시간에 먹어야 하고 스스로 끊으면 위험하다. "
@@ -29,3 +32,43 @@ def test_a_quality_preset_drops_whole_documents_by_name(done, tmp_path: Path) ->
     assert found["examples"]["lines without an end"] == "a:31"
     assert found["read"] == 34
     assert run.manifest("04-preprocess").metrics["replay"]["dropped"].keys() & {"lines without an end"} == set()
+
+
+def rows(path: Path) -> str:
+    return written(path, [PROSE.format(n=n) for n in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "says"),
+    [
+        ("asan-healthinfo", "unknown terms", "source asan-healthinfo has no known terms"),
+        ("kormedmcqa-train", "non-commercial", "source kormedmcqa-train is CC BY-NC 2.0"),
+        ("kormedlawqa", "evaluation only", "source kormedlawqa is for evaluation"),
+    ],
+)
+def test_terms_that_bind_the_model_are_refused_until_the_recipe_accepts_them(
+    done, tmp_path: Path, source: str, kind: str, says: str
+) -> None:
+    target = f"data.target=['source:{source}={rows(tmp_path / 'a.jsonl')}', '{tmp_path}/gone.jsonl']"
+    with pytest.raises(DataError, match="2 of the recipe's sources cannot be had") as error:
+        done(target, until="01")
+    assert says in str(error.value)
+    assert f'data.accept = ["{kind}"]' in str(error.value)
+    assert "gone.jsonl does not exist" in str(error.value)
+    (tmp_path / "gone.jsonl").write_text((tmp_path / "a.jsonl").read_text("utf-8"), "utf-8")
+    accepted = done(target, f"data.accept=['{kind}']", until="02")
+    [licence] = [row for row in accepted.manifest("01-sources").licences if source in row.name]
+    assert licence.url.startswith("https://huggingface.co/")
+    assert licence.name == f"source:{source}"
+    assert accepted.manifest("02-collect").metrics["target"]["kept"] == 40
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["hub:sean0042/KorMedMCQA#doctor:test", "hub:GBaker/MedQA-USMLE-4-options:test", "source:kormedlawqa"],
+)
+def test_what_a_benchmark_asks_is_never_training_text(recipe, source: str) -> None:
+    every = "data.accept=['non-commercial', 'unknown terms', 'evaluation only']"
+    [problem] = refused_sources(recipe(f"data.target=['{source}']", every))
+    assert "text to train on cannot come from there" in problem
+    assert refused_sources(recipe("data.target=['hub:GBaker/MedQA-USMLE-4-options:train']")) == []

@@ -38,6 +38,7 @@ from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.privacy import privacy_guard, without_personal
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
 from vocabgraft.steps.selection import chosen, quality_rules
+from vocabgraft.steps.sources import license_url, refused_sources
 
 NEAR_DUPLICATE = "near duplicate"
 _ROOM_GB = 1.0  # below this nothing sensible can be written
@@ -126,7 +127,7 @@ def sources(context: Context) -> StepResult:
             data_path(source)
         except VocabgraftError as e:
             problems.append(str(e))
-    problems += not_commercial(recipe)
+    problems += [*refused_sources(recipe), *not_commercial(recipe)]
     try:
         folder: Path | None = base_folder_of(context.recipe.base, context.reporter.say)
     except VocabgraftError as e:
@@ -151,7 +152,8 @@ def _record_sources(context: Context, folder: Path, found: list[dict[str, Any]])
     licences = [Licence(base.name, base.license, base.license_url, "base model")]
     for row in found:
         name = row.get("license") or context.recipe.data.license
-        licences.append(Licence(_portable(row["source"]), name, note=f"data: {row['side']}"))
+        of, url = _portable(row["source"]).partition("=")[0], license_url(row["source"])
+        licences.append(Licence(of, name, url, note=f"data: {row['side']}"))
     licences += question_licences(context.recipe)
     metrics = {
         "base": {"name": base.name, "license": base.license, "bytes": sum(f["bytes"] for f in files)},
