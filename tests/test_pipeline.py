@@ -183,6 +183,7 @@ FIRST_STALE = [
     ("data.min_chars=50", "04-preprocess", "data.min_chars was 40, is now 50"),
     ("data.privacy=drop", "04-preprocess", "data.privacy was replace, is now drop"),
     ("data.quality=fineweb2-kor_Hang", "04-preprocess", "data.quality was plain, is now fineweb2-kor_Hang"),
+    ("data.select.recall=0.9", "04-preprocess", "data.select.recall was 0.95, is now 0.9"),
     ("data.held_out=0.2", "04-preprocess", "data.held_out was 0.15, is now 0.2"),
     ("tokenizer.pieces=210", "11-train-tokenizer", "tokenizer.pieces was 200, is now 210"),
     ("init.norm=1.0", "22-initialise", "init.norm was 0.75, is now 1.0"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 #: Presets of corpus/quality.toml.
 Quality = Literal[
@@ -29,16 +29,7 @@ class Section(BaseModel):
 class Select(Section):
     """Documents of the target that are on a topic, out of a corpus that holds all sorts."""
 
-    method: Literal["all", "lexicon", "classifier"] = "all"
-    """all: no selection. lexicon: by the share of words that begin like a term of the dictionary. classifier: by runs
-    of letters, learnt from `examples` against the target itself."""
     examples: tuple[str, ...] = ()
-    """Sources that are on the topic, as in data.target; held-out ones of them set the threshold."""
+    """Sources that are on the topic, of several kinds of text, as in data.target; none: no selection."""
     recall: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Share of the held-out examples that must pass."""
-
-    @model_validator(mode="after")
-    def _a_choice_needs_examples(self) -> Select:
-        if self.method != "all" and not self.examples:
-            raise ValueError(f"method = {self.method!r} needs examples: sources that are on the topic")
-        return self
+    """Least share of held-out examples that pass; the threshold is even odds, or lower where this asks for it."""

@@ -72,3 +72,22 @@ def test_what_a_benchmark_asks_is_never_training_text(recipe, source: str) -> No
     [problem] = refused_sources(recipe(f"data.target=['{source}']", every))
     assert "text to train on cannot come from there" in problem
     assert refused_sources(recipe("data.target=['hub:GBaker/MedQA-USMLE-4-options:train']")) == []
+
+
+def test_documents_on_other_topics_are_dropped_where_examples_are_given(done, tmp_path: Path) -> None:
+    ills = [
+        f"{n}번 환자는 고혈압 진단을 받고 약을 먹으며 증상을 의사와 상의한다. 혈압은 {n * 7}이다." for n in range(200)
+    ]
+    films = [f"{n}번 글은 영화 이야기이다. 친구와 표를 {n * 7}장 사서 보러 갔고 음악이 재미있었다." for n in range(200)]
+    examples = written(tmp_path / "examples.jsonl", ills[:80])
+    target = written(tmp_path / "target.jsonl", ills[80:100] + films)
+    run = done(f"data.target=['{target}']", f"data.select.examples=['{examples}']", "data.near_duplicates=0")
+    found = run.manifest("04-preprocess").metrics
+    assert found["target"]["dropped"] == {"not on the topic": 200}
+    assert found["selection"]["examples"] + found["selection"]["examples_held_out"] == 80
+    assert (run.folder / "04-preprocess" / "topic.safetensors").is_file()
+
+
+def test_examples_that_are_not_there_are_told_with_the_sources(recipe) -> None:
+    [problem] = refused_sources(recipe("data.select.examples=['gone.jsonl']"))
+    assert "gone.jsonl does not exist" in problem

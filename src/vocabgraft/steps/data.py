@@ -37,7 +37,7 @@ from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.privacy import privacy_guard, without_personal
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
-from vocabgraft.steps.selection import chosen, quality_rules
+from vocabgraft.steps.selection import chosen, wanted_rules
 from vocabgraft.steps.sources import license_url, refused_sources
 
 NEAR_DUPLICATE = "near duplicate"
@@ -48,7 +48,7 @@ _PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
 def source_stamps(recipe: Recipe) -> dict[str, str]:
     """A stamp for each local data file: size and hash of its ends, cheap for any size. Missing files: 'missing'."""
     stamps: dict[str, str] = {}
-    for source in (*recipe.data.target, *recipe.data.replay, *recipe.data.dictionary):
+    for source in (*recipe.data.target, *recipe.data.replay, *recipe.data.dictionary, *recipe.data.select.examples):
         for path in _local_files(source):
             stamps[str(path)] = _stamp(path)
     for source in (*recipe.evaluate.target_questions, *recipe.evaluate.replay_questions,
@@ -196,7 +196,8 @@ def dictionary(context: Context) -> StepResult:
 def preprocess(context: Context) -> StepResult:
     """Clean, take personal data out, split, drop, deduplicate, keep benchmark items out, hold out by hash."""
     recipe = context.recipe
-    guard, rules = privacy_guard(recipe.data), quality_rules(recipe.data)
+    guard, target = privacy_guard(recipe.data), context.run.path("02-collect", "target.jsonl")
+    rules, selection = wanted_rules(recipe.data, target, context.out / "topic.safetensors")
     evaluate, instruct = recipe.evaluate, recipe.instruct
     asked = Tally()
     questions = read_questions(
@@ -206,6 +207,7 @@ def preprocess(context: Context) -> StepResult:
     metrics: dict[str, Any] = {
         "questions": asked.as_dict(),
         "leak_gate": {"items": len(questions), "too_short": len(leaks.unknown)},
+        "selection": selection,
     }
     for side in SIDES:
         tally, personal = Tally(), Counter[str]()
@@ -213,8 +215,8 @@ def preprocess(context: Context) -> StepResult:
         train: list[Document] = []
         held: list[Document] = []
         with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            wanted = chosen(_clean(path, advance), rules if side == "target" else (), tally)
-            whole_texts = without_personal(wanted, guard, tally, personal)
+            whole_texts = chosen(_clean(path, advance), rules if side == "target" else (), tally)
+            whole_texts = without_personal(whole_texts, guard, tally, personal)
             for part in _without_leaks(_parts(whole_texts, side, recipe, tally), leaks, tally):
                 whole = part.id.rpartition("#")[0]
                 (held if held_out(whole, recipe.data.held_out) else train).append(part)

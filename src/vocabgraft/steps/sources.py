@@ -38,9 +38,20 @@ def recipe_sources(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def refused_sources(recipe: Recipe) -> list[str]:
-    """Say which sources of training text may not be that, unless `data.accept` says so: each with what to do."""
+    """Say which sources of training text may not be that, unless `data.accept` says so: each with what to do.
+
+    Examples of a topic are read, not trained on: they only have to be there.
+    """
     found = (_refused(side, source, recipe.data) for side in SIDES for source in getattr(recipe.data, side))
-    return [problem for problems in found for problem in problems]
+    gone = (_missing(source) for source in recipe.data.select.examples)
+    return [problem for problems in (*found, *gone) for problem in problems]
+
+
+def _missing(source: str) -> Iterator[str]:
+    try:
+        locate(source)
+    except DataError as e:
+        yield str(e)
 
 
 def _refused(side: str, source: str, data: Data) -> Iterator[str]:
