@@ -24,6 +24,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -152,8 +153,8 @@ INPUTS = [
     Input("WARC: a length of 15 digits", "a.wet", wet(page("x", "conversion", 10**15)), ONE),
     Input("WARC: a header without a length", "a.wet", wet(b"WARC/1.0\r\nWARC-Type: conversion\r\n\r\nx\r\n\r\n"), ONE),
     Input("WARC: a record of 100 MB", "a.wet", wet(page("a" * 100_000_000, "conversion")), ONE),
-    Input("WARC: pages of HTML that hold nothing", "a.warc", wet(page("").replace(b"article", b"p")), ONE),
-    Input("WARC: a page under letters that are not its own", "a.warc", wet(page("x").replace(b"<p>", b"<p>\xff")), ONE),
+    Input("WARC: pages of HTML that hold nothing", "a.warc", wet(page("")), ONE),
+    Input("WARC: a page under letters that are not its own", "a.warc", wet(page("x").replace(b"<p>", b"\xff<p")), ONE),
     Input("WARC: half a record at the end", "a.wet", wet()[:-30], ERROR),
     Input("WARC: a header at the end", "a.wet", wet() + b"WARC/1.0\r\nWARC-Ty", ERROR),
     Input("WARC: a truncated .gz", "a.warc.gz", gzip.compress(wet())[:-9], ERROR),
@@ -168,6 +169,10 @@ INPUTS = [
     Input("a name of 300 letters", "a" * 300 + ".jsonl", lambda path: None, ERROR),
     Input("a file without permission", "a.jsonl", lambda path: (path.write_bytes(JSONL), path.chmod(0)), ERROR),
 ]  # fmt: skip
+
+
+if any(find_spec(name) is None for name in ("warcio", "trafilatura")):  # pip install 'vocabgraft[web]'
+    INPUTS = [each for each in INPUTS if not each.name.startswith("WARC")]
 
 
 def written(each: Input, folder: Path) -> Path:
@@ -217,6 +222,8 @@ def flipped(folder: Path, tries: int) -> Counter[str]:
     draw, seen = random.Random(0), Counter(files=0, silent_losses=0, crashes=0, refused=0, altered=0)
     whole = {"f.jsonl": JSONL, "f.txt": PLAIN, "f.jsonl.gz": gzip.compress(JSONL), "f.jsonl.zst": zst(JSONL),
              "f.parquet": parquet(list(TEXTS), row_group_size=50), "f.wet": wet()}  # fmt: skip
+    if not any(each.file == "a.wet" for each in INPUTS):
+        del whole["f.wet"]
     for name, content in whole.items():
         for _ in range(tries):
             path, seen["files"] = folder / name, seen["files"] + 1

@@ -63,6 +63,8 @@ def test_a_packed_archive_is_read_like_a_plain_one(tmp_path: Path, whole: bool) 
 NO_PAGES = [
     record(b"GET / HTTP/1.1\r\n\r\n", "request"),
     record(b"software: x\r\n", "warcinfo"),
+    record(b"no HTTP at all", "request"),
+    record(b"1.2.3.4").replace(b"application/http; msgtype=response", b"text/dns"),
     record(b"HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n\r\nno"),
     record(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n\x89PNG"),
     record(page(headers="Content-Type: text/html\r\nContent-Encoding: br")),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import operator
 import re
 import sys
@@ -115,11 +116,13 @@ def _page_reader() -> Any:
             f"reading WARC archives needs warcio and trafilatura ({e}): pip install 'vocabgraft[web]'"
         ) from e
     loader = ArcWarcRecordLoader(arc2warc=False)
+    for name in ("trafilatura", "warcio"):  # they tell addresses; what they could not read is counted here
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def read(record: bytes) -> Row:
         try:
-            found = loader.parse_record_stream(io.BytesIO(record), known_format="warc")
-            kind, body, charset = _body(found, ChunkedDataReader)
+            found = loader.parse_record_stream(io.BytesIO(record), known_format="warc", no_record_parse=True)
+            kind, body, charset = _body(found, loader.http_parser, ChunkedDataReader)
         except Exception:  # whatever a parser of headers raises at bytes that are none
             return _BAD
         if kind is None:
@@ -134,12 +137,14 @@ def _page_reader() -> Any:
     return read
 
 
-def _body(record: Any, chunked: Any) -> tuple[str | None, bytes, str]:
+def _body(record: Any, http_parser: Any, chunked: Any) -> tuple[str | None, bytes, str]:
     """Content type (None: no page), body and what its header says of letters; raises where the body is damaged."""
     if record.rec_type == "conversion":
         return "text/plain", record.raw_stream.read(), "utf-8"
-    http = record.http_headers
-    if record.rec_type != "response" or http is None or http.get_statuscode() != "200":
+    if record.rec_type != "response" or not (record.content_type or "").startswith("application/http"):
+        return None, b"", ""
+    http = http_parser.parse(record.raw_stream)
+    if http.get_statuscode() != "200":
         return None, b"", ""
     header = http.get_header("content-type") or ""
     kind = header.partition(";")[0].strip().lower()
