@@ -7,8 +7,9 @@ Data: ../shared/data. Each source is parted by a hash: one half is learnt from, 
 some of the positive sources; the corpus they are told apart from is all that is not medical, and for a twentieth of it
 text of the positive sources that gave no examples, without a label. These, `unseen`, tell whether the topic is found or
 only more of the same. Precision is that of the judged mixture as it is here, so it says less than the share of each
-other source that came along. Beside it a lexicon: the share of words that begin like a medical word of our sample dictionary
-and of ../shared/data/bilingual, with the threshold at which 0.95 of the examples pass, or 0.02 where that is nought.
+other source that came along. Beside it a lexicon: the share of words that begin like a medical word of our sample
+dictionary and of ../shared/data/bilingual, with the threshold at which 0.95 of the examples pass, or 0.02 where that is
+nought.
 Last line: one JSON object.
 """
 
