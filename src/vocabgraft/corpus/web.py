@@ -12,7 +12,6 @@ from __future__ import annotations
 import codecs
 import io
 import logging
-import operator
 import re
 import sys
 import zlib
@@ -76,7 +75,7 @@ def _ends_at(held: bytearray, blocks: Iterator[bytes], size: int) -> bool:
     """Tell whether the next record begins there. One byte may differ: it is the next one's damage, not this one's."""
     if not _fill(held, blocks, size + len(_NEXT)):
         return len(held) >= size and not held[size:].strip()
-    return sum(map(operator.eq, held[size : size + len(_NEXT)], _NEXT)) >= len(_NEXT) - 1
+    return sum(a != b for a, b in zip(held[size : size + len(_NEXT)], _NEXT, strict=False)) <= 1
 
 
 def _skip(path: Path, held: bytearray, blocks: Iterator[bytes], claimed: int) -> str:
