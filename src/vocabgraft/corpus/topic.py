@@ -31,7 +31,7 @@ _PIECES = 8
 _RUNS = (2, 3, 4)
 _BITS = 18
 _HELD_SHARE = 5  # one in so many examples sets the threshold
-_PENALTY = 1e-3
+_PENALTY = 1e-4
 Score = Callable[[str], float]
 
 
