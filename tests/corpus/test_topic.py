@@ -24,8 +24,8 @@ def other(n: int) -> str:
 
 @pytest.fixture(scope="module")
 def learnt() -> tuple[Topic, dict[str, object]]:
-    # One text in twenty of the corpus is on the topic and has no label.
-    corpus = [medical(n) if n % 20 == 0 else other(n) for n in range(200, 500)]
+    # One text in 23 of the corpus is on the topic and has no label.
+    corpus = [medical(n) if n % 23 == 0 else other(n) for n in range(200, 500)]
     return learn_topic((medical(n) for n in range(120)), corpus, 0.95)
 
 
