@@ -16,7 +16,7 @@ install: $(STAMP) ## make .venv with everything the demo and the tests need
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==2.13.0"
-	$(BIN)/pip install --quiet -e ".[train,serve,demo,korean,fast,dev]"
+	$(BIN)/pip install --quiet -e ".[train,serve,demo,korean,fast,web,dev]"
 	touch $(STAMP)
 
 demo: install    ## a real Gemma 3 learns Korean: 22 steps, about 15 minutes on 2 cores

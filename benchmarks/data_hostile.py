@@ -24,6 +24,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import polars as pl
@@ -82,6 +83,22 @@ def linked_to_nothing(path: Path) -> None:
     (path / "a.jsonl").symlink_to("-")
 
 
+def page(text: str, kind: str = "response", length: int = 0) -> bytes:
+    """A record of a WARC archive; `length` is added to what its header says."""
+    html = f"<html><body><article><p>{text} {text[::-1]}</p></article></body></html>".encode()
+    body = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n" + html
+    if kind == "conversion":
+        body = text.encode()
+    head = f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: https://example.org/\r\nContent-Type: application/http; "
+    return f"{head}msgtype={kind}\r\nContent-Length: {len(body) + length}\r\n\r\n".encode() + body + b"\r\n\r\n"
+
+
+def wet(*extra: bytes) -> bytes:
+    """The good texts as records of text, with others in their midst."""
+    records = [page(text, "conversion") for text in TEXTS]
+    return b"".join([*records[:100], *extra, *records[100:]])
+
+
 BAD_BYTE = ROWS[100].replace("글".encode(), "글".encode()[:1] + b"\xff" + "글".encode()[2:])
 ALL = (len(ROWS), 0)
 ONE = (len(ROWS), 1)
@@ -128,6 +145,23 @@ INPUTS = [
     Input("a quote in CSV that never closes", "a.csv", table('x,"open\n'), ONE),
     Input("a row of CSV with other columns", "a.csv", table("x,y,z\n"), ONE),
     Input("a CSV without text", "a.csv", b"title\na\n", ERROR),
+    Input("WARC: records of text", "a.wet", wet(), ALL),
+    Input("WARC: a bad byte in a text", "a.wet", wet(page("x", "conversion").replace(b"x\r", b"\xff\r")), ONE),
+    Input("WARC: requests and metadata", "a.wet", wet(page("x", "request"), page("x", "metadata")), (200, 2)),
+    Input("WARC: a length that is too long", "a.wet", wet(page("x", "conversion", 10**6)), ONE),
+    Input("WARC: a length that is too short", "a.wet", wet(page("소금을 줄인다", "conversion", -5)), ONE),
+    Input("WARC: a length of 15 digits", "a.wet", wet(page("x", "conversion", 10**15)), ONE),
+    Input("WARC: a header without a length", "a.wet", wet(b"WARC/1.0\r\nWARC-Type: conversion\r\n\r\nx\r\n\r\n"), ONE),
+    Input("WARC: a record of 100 MB", "a.wet", wet(page("a" * 100_000_000, "conversion")), ONE),
+    Input("WARC: pages of HTML that hold nothing", "a.warc", wet(page("")), ONE),
+    Input("WARC: a page under letters that are not its own", "a.warc", wet(page("x").replace(b"<p>", b"\xff<p")), ONE),
+    Input("WARC: half a record at the end", "a.wet", wet()[:-30], ERROR),
+    Input("WARC: a header at the end", "a.wet", wet() + b"WARC/1.0\r\nWARC-Ty", ERROR),
+    Input("WARC: a truncated .gz", "a.warc.gz", gzip.compress(wet())[:-9], ERROR),
+    Input("WARC: a corrupt member", "a.warc.gz", gzip.compress(wet()) + damaged(gzip.compress(page("x"))), ERROR),
+    Input("WARC: a member for each record", "a.wet.gz",
+          b"".join(gzip.compress(page(t, "conversion")) for t in TEXTS), ALL),
+    Input("WARC: something else under that name", "a.warc", JSONL, ERROR),
     Input("a folder with no file of a known kind", "a", lambda path: path.mkdir(), ERROR),
     Input("a folder with a link to nothing", "a", linked_to_nothing, ERROR),
     Input("a pipe where a file is expected", "a.jsonl", os.mkfifo, ERROR),
@@ -135,6 +169,10 @@ INPUTS = [
     Input("a name of 300 letters", "a" * 300 + ".jsonl", lambda path: None, ERROR),
     Input("a file without permission", "a.jsonl", lambda path: (path.write_bytes(JSONL), path.chmod(0)), ERROR),
 ]  # fmt: skip
+
+
+if any(find_spec(name) is None for name in ("warcio", "trafilatura")):  # pip install 'vocabgraft[web]'
+    INPUTS = [each for each in INPUTS if not each.name.startswith("WARC")]
 
 
 def written(each: Input, folder: Path) -> Path:
@@ -183,7 +221,9 @@ def flipped(folder: Path, tries: int) -> Counter[str]:
     """
     draw, seen = random.Random(0), Counter(files=0, silent_losses=0, crashes=0, refused=0, altered=0)
     whole = {"f.jsonl": JSONL, "f.txt": PLAIN, "f.jsonl.gz": gzip.compress(JSONL), "f.jsonl.zst": zst(JSONL),
-             "f.parquet": parquet(list(TEXTS), row_group_size=50)}  # fmt: skip
+             "f.parquet": parquet(list(TEXTS), row_group_size=50), "f.wet": wet()}  # fmt: skip
+    if not any(each.file == "a.wet" for each in INPUTS):
+        del whole["f.wet"]
     for name, content in whole.items():
         for _ in range(tries):
             path, seen["files"] = folder / name, seen["files"] + 1

@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vocabgraft import recipe, recipe_sections
+from vocabgraft import recipe, recipe_choice, recipe_sections
 from vocabgraft.durable import write_text
 from vocabgraft.pipeline import STEPS
 
@@ -45,7 +45,9 @@ stale; a dash means that no result depends on it. `[[stage]]` stands for all sev
 
 def reference() -> str:
     """The whole page docs/recipe.md."""
-    meanings = field_docs(inspect.getsource(recipe)) | field_docs(inspect.getsource(recipe_sections))
+    meanings = {}
+    for module in (recipe, recipe_choice, recipe_sections):
+        meanings |= field_docs(inspect.getsource(module))
     parts = [_HEAD]
     for path, model, repeated in sections(recipe.Recipe):
         parts.append(_heading(path, repeated) + "\n\n" + _intro(model) + "\n\n" + _table(path, model, meanings))

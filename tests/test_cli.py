@@ -36,6 +36,7 @@ SURFACE = {
     "serve": "--engine --json --key --port RUN",
     "merge": "--json ADAPTER BASE OUT",
     "audit": "--gguf --json --out --quick --script --text EXPANDED? MODEL",
+    "sources": "--check --json RECIPE?",
     "doctor": "--json",
 }
 
@@ -337,3 +338,25 @@ def test_whatever_a_model_answers_reaches_the_terminal_as_one_harmless_line(capf
 
     ConsoleReporter().say("answered: [/bold] [red]x[/red] [00-x] \\[y]\r\n\x1b[2Jz\u2028가")
     assert capfd.readouterr().err == "  0:00   answered: [/bold] [red]x[/red] [00-x] \\[y]   [2Jz 가\n"
+
+
+def test_sources_lists_what_is_known_and_what_a_recipe_reads(call: Call, tmp_path: Path) -> None:
+    rows = call("sources", "--json").value
+    assert {"source:fineweb-2-ko", "source:kormedmcqa-train/doctor"} <= {row["source"] for row in rows}
+    said = call("sources", "tiny-cpu", "--check")
+    assert said.code == 0
+    assert "samples:korean: data.target\n  here: 3 files" in said.out
+    assert "licences:\n  Apache-2.0: samples:korean" in said.out
+
+
+def test_sources_ends_with_2_where_a_source_of_the_recipe_is_missing_or_refused(call: Call, tmp_path: Path) -> None:
+    text = shipped_recipes()["tiny-cpu"].read_text("utf-8")
+    (tmp_path / "a.toml").write_text(text.replace('"samples:korean"', '"gone.jsonl"'), "utf-8")
+    assert call("sources", "a.toml").code == 0
+    said = call("sources", "a.toml", "--check")
+    assert said.code == 2
+    assert "missing: gone.jsonl does not exist" in said.out
+    (tmp_path / "b.toml").write_text(text.replace('"samples:korean"', '"source:asan-healthinfo"'), "utf-8")
+    said = call("sources", "b.toml", "--json")
+    assert said.code == 2
+    assert "has no known terms" in said.value[0]["refused"][0]

@@ -19,6 +19,7 @@ import typer
 from vocabgraft.cli_answer import Json, answer, emit, show_text
 from vocabgraft.cli_deploy import merge
 from vocabgraft.cli_examine import audit, bakeoff, compare, doctor, measure
+from vocabgraft.cli_sources import sources
 from vocabgraft.cli_talk import RunArg, chat, serve
 from vocabgraft.errors import RunError, VocabgraftError
 
@@ -227,7 +228,7 @@ def report(
     answer(as_json, {"report": str(goal), "metrics": metrics}, f"{summary(ledger)}\n\n{goal}")
 
 
-for _command in (compare, chat, serve, merge, measure, bakeoff, audit, doctor):
+for _command in (compare, chat, serve, merge, measure, bakeoff, audit, sources, doctor):
     app.command()(_command)
 
 

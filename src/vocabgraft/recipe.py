@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vocabgraft.errors import RecipeError
+from vocabgraft.recipe_choice import Section
 from vocabgraft.recipe_controls import apply_control
 from vocabgraft.recipe_errors import explain
 from vocabgraft.recipe_sections import (
@@ -34,7 +35,6 @@ from vocabgraft.recipe_sections import (
     Init,
     Instruct,
     Lora,
-    Section,
     Stage,
     Tokenizer,
     Training,

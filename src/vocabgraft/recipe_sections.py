@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vocabgraft.recipe_choice import Quality, Section, Select, Terms
 
 BudgetName = Literal["smoke", "demo", "short", "full"]
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
@@ -15,12 +17,6 @@ Group = Literal["input.old", "input.low", "input.new", "output.old", "output.low
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen table of a recipe; unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Shape(Section):
@@ -72,6 +68,8 @@ class Data(Section):
     dictionary_support: Annotated[int, Field(ge=0)] = 3
     """Phrases that must agree on a pair of words for it to be taken out of them; 0: phrases are left out."""
     license: str = "see each source"
+    accept: tuple[Terms, ...] = ()
+    """Terms of known data sets that text to train on may come under although they bind the model, or are not known."""
     held_out: Share = 0.15
     """Share of documents, chosen by hash, that training never sees."""
     min_chars: Positive = 40
@@ -82,6 +80,9 @@ class Data(Section):
     """Bytes of text collected per side, in source order."""
     max_unreadable: Annotated[int, Field(ge=0)] = 0
     """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
+    quality: Quality = "plain"
+    """Rules for whole documents of the target language beyond length, script and repetition: FineWeb-2's thresholds."""
+    select: Select = Select()
     near_duplicates: Share = 0.8
     """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
     temperature: Annotated[float, Field(ge=1, le=100)] = 1.0

@@ -10,20 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.lines import MAX_LINE_BYTES, read_lines
-from vocabgraft.corpus.source import TEXT_FIELDS, Located, hub_rows, locate, stem
+from vocabgraft.corpus.source import TEXT_FIELDS, WEB_ENDINGS, Located, hub_rows, locate, stem
+from vocabgraft.corpus.sources import Source
 from vocabgraft.corpus.tables import csv_rows, parquet_rows
+from vocabgraft.corpus.web import web_rows
 from vocabgraft.errors import DataError, ProofError
 
 #: Reasons that say that a record is damaged, not that it holds no text.
 UNREADABLE = frozenset(
-    {"invalid UTF-8", "invalid JSON", "invalid CSV", "NUL character", "lone surrogate", "longer than 64 MiB"}
+    {
+        "invalid UTF-8",
+        "invalid JSON",
+        "invalid CSV",
+        "invalid record",
+        "invalid encoding",
+        "NUL character",
+        "lone surrogate",
+        "longer than 64 MiB",
+    }
 )
 _TOO_LONG = "longer than 64 MiB"
 
@@ -110,12 +121,12 @@ def read_source(
     if located.hub is not None:
         hub = located.hub
         name = "-".join(part for part in (hub.dataset.rpartition("/")[2], hub.config, hub.split) if part)
-        numbered = ((i, row) for i, row in enumerate(hub_rows(hub), start=1))
+        numbered = ((i, row) for i, row in enumerate(hub_rows(hub, located.known), start=1))
         return _documents(numbered, name, name, plain, tally)
     return (
         document
         for path in located.paths
-        for document in _documents(_records(path), stem(path), str(path), plain, tally)
+        for document in _documents(_records(path, located.known), stem(path), str(path), plain, tally)
     )
 
 
@@ -123,7 +134,7 @@ def describe_source(source: str, base_dir: Path | None = None) -> dict[str, Any]
     """Return kind, name, absolute paths, bytes on disk (None for the hub) and hub names; raise as `read_source`."""
     located: Located = locate(source, base_dir)
     if located.hub is not None:
-        hub_rows(located.hub)
+        hub_rows(located.hub, located.known)
     return {
         "kind": located.kind,
         "name": located.name,
@@ -214,12 +225,21 @@ def _label(value: object) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-def _records(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Yield (line, row or reason to drop it)."""
+def _records(path: Path, known: Source | None = None) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    """Yield (line, row or reason to drop it), the row with its text in a field 'text' where its source is known."""
+    rows = _rows(path, known.columns if known else ())
+    if known is None:
+        return rows
+    return ((number, row if isinstance(row, str) else known.document(row)) for number, row in rows)
+
+
+def _rows(path: Path, columns: Collection[str]) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    if path.name.endswith(WEB_ENDINGS):
+        return web_rows(path)
     if path.suffix == ".parquet":
-        return parquet_rows(path)
+        return parquet_rows(path, columns)
     if ".csv" in path.suffixes[-2:]:
-        return csv_rows(path)
+        return csv_rows(path, columns)
     return _json_rows(path) if ".jsonl" in path.suffixes[-2:] else _text_rows(path)
 
 

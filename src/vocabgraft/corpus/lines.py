@@ -30,7 +30,7 @@ def read_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[tuple[int
     """
     number, size = 1, 0
     held: list[bytes] = []
-    for block in _blocks(path):
+    for block in read_blocks(path):
         if number == 1 and not held:
             _check_first(path, block)
         *ended, rest = block.split(b"\n")
@@ -59,7 +59,8 @@ def _whole(held: list[bytes], last: bytes, size: int, limit: int) -> bytes | Non
     return b"".join([*held, last]).removesuffix(b"\r").removeprefix(_BOM)
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, unpacked, in pieces of any size; DataError as `read_lines` raises it."""
     kinds = {".zst": _zstd_blocks, ".gz": _gzip_blocks}
     try:
         yield from kinds.get(path.suffix, _plain_blocks)(path)

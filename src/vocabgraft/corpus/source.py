@@ -2,6 +2,7 @@
 
     data/laws.jsonl.zst      a file            samples:korean                    what ships with the package
     data/laws/               a folder          hub:OWNER/NAME@REV#CONFIG:SPLIT   a data set of the Hugging Face hub
+    source:fineweb-2-ko      a known data set (sources.py), or source:NAME=PATH   rows at hand, read as that one
 
 Finding is apart from reading, so that a plan can say what is missing before anything runs.
 """
@@ -12,14 +13,20 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vocabgraft.corpus.sources import PREFIX, Source, named
 from vocabgraft.errors import DataError
 
-ENDINGS = (*(kind + pack for kind in (".jsonl", ".csv", ".txt") for pack in ("", ".gz", ".zst")), ".parquet")
+WEB_ENDINGS = (".warc", ".warc.gz", ".wet", ".wet.gz")
+ENDINGS = (
+    *(kind + pack for kind in (".jsonl", ".csv", ".txt") for pack in ("", ".gz", ".zst")),
+    ".parquet",
+    *WEB_ENDINGS,
+)
 #: Names under which a row may hold its text, best first.
 TEXT_FIELDS = ("text", "content", "body")
 SAMPLES_LICENSE = "Apache-2.0"
@@ -46,6 +53,8 @@ class Located:
     paths: tuple[Path, ...] = ()
     hub: HubName | None = None
     license: str | None = None
+    known: Source | None = None
+    """The entry of the catalogue whose rows these are."""
     ignored: tuple[str, ...] = ()
     """What a folder holds besides: files of other kinds, links to folders."""
 
@@ -57,6 +66,8 @@ def locate(source: str, base_dir: Path | None = None) -> Located:
     """
     if source.startswith("samples:"):
         return _samples(source)
+    if source.startswith(PREFIX):
+        return _known(source, base_dir)
     if source.startswith("hub:"):
         return Located("hub", source, hub=_hub_name(source))
     if not source.strip():
@@ -65,6 +76,15 @@ def locate(source: str, base_dir: Path | None = None) -> Located:
         return _local((base_dir or Path()) / Path(source).expanduser())
     except (OSError, RuntimeError) as e:  # no permission, a name too long; ~nobody
         raise DataError(f"source {source[:200]!r} cannot be looked at ({str(e)[:200]}); check it") from e
+
+
+def _known(source: str, base_dir: Path | None) -> Located:
+    found = named(source)
+    known = found.source
+    if found.path is not None:
+        return replace(locate(found.path, base_dir), name=known.name, license=known.license, known=known)
+    hub = HubName(known.dataset, found.revision, found.config, known.split)
+    return Located("hub", known.name, hub=hub, license=known.license, known=known)
 
 
 def _local(path: Path) -> Located:
@@ -104,9 +124,10 @@ def stem(path: Path) -> str:
     return path.name.removesuffix(ending)
 
 
-def hub_rows(hub: HubName) -> Iterator[Mapping[str, Any]]:
+def hub_rows(hub: HubName, known: Source | None = None) -> Iterator[Mapping[str, Any]]:
     """Open a data set of the hub now and return an iterator over its rows, streamed, each with a field 'text'."""
-    return _named_rows(hub, open_hub(hub))
+    rows = open_hub(hub)
+    return _named_rows(hub, rows) if known is None else map(known.document, rows)
 
 
 def open_hub(hub: HubName) -> Iterator[Mapping[str, Any]]:

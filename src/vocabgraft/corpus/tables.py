@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,22 @@ _WANTED = (*TEXT_FIELDS, "id", "source", "license", "licence")
 Line = tuple[int, bytes | None]
 
 
-def parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield (row number from 1, row); DataError for a file that is damaged or gives other rows than it announces."""
+def parquet_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (row number from 1, row); DataError for a file that is damaged or gives other rows than it announces.
+
+    columns: what a known source makes its text of, whatever its capitals.
+    """
     import polars as pl
 
     try:
         frame = pl.scan_parquet(path)
         names = frame.collect_schema().names()
-        _check_text(path, names)
+        _check_text(path, names, columns)
+        wanted = {*_WANTED, *map(str.casefold, columns)}
         number, announced = 0, frame.select(pl.len()).collect().item()
-        while (rows := frame.select([n for n in _WANTED if n in names]).slice(number, _BATCH).collect()).height:
+        while (
+            rows := frame.select([n for n in names if n.casefold() in wanted]).slice(number, _BATCH).collect()
+        ).height:
             for row in rows.iter_rows(named=True):
                 number += 1
                 yield number, row
@@ -37,7 +43,7 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DataError(f"{path} announces {announced} rows and gives {number}: it is damaged; copy it again")
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+def csv_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """Yield (first line, row or reason to drop it) of a CSV file with a header; quoted fields may hold line ends.
 
     A quote that does not close costs its line alone: the lines behind it are read again as rows of their own.
@@ -46,7 +52,7 @@ def csv_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     header = next(records, (1, [""]))[1]
     names = [] if isinstance(header, str) else [name.strip() for name in header]
     if names != [""]:
-        _check_text(path, names)
+        _check_text(path, names, columns)
     for number, fields in records:
         if isinstance(fields, str):
             yield number, fields
@@ -92,6 +98,8 @@ def _is_text(fields: list[str]) -> bool:
     return True
 
 
-def _check_text(path: Path, names: list[str]) -> None:
-    if not set(names) & set(TEXT_FIELDS):
-        raise DataError(f"{path} has no column {', '.join(TEXT_FIELDS)}; found are {', '.join(names)[:200]}")
+def _check_text(path: Path, names: list[str], columns: Collection[str]) -> None:
+    known = bool(columns) and {*map(str.casefold, columns)} <= {*map(str.casefold, names)}
+    if not known and not set(names) & set(TEXT_FIELDS):
+        other = f" and not all of {', '.join(columns)}" if columns else ""
+        raise DataError(f"{path} has no column {', '.join(TEXT_FIELDS)}{other}; found are {', '.join(names)[:200]}")

@@ -44,7 +44,7 @@ ASKED = "questions: evaluation"
 _NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial", re.IGNORECASE)
 _NO_DERIVATIVES = re.compile(r"\bnd\b|no-?deriv", re.IGNORECASE)
 _SHARE_ALIKE = re.compile(r"\bsa\b|share-?alike", re.IGNORECASE)
-_UNKNOWN = re.compile(r"\s*|unknown|see each source", re.IGNORECASE)
+_UNKNOWN = re.compile(r"\s*|unknown\b.*|see each source", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

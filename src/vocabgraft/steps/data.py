@@ -37,6 +37,8 @@ from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.privacy import privacy_guard, without_personal
 from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
+from vocabgraft.steps.selection import chosen, wanted_rules
+from vocabgraft.steps.sources import license_url, refused_sources
 
 NEAR_DUPLICATE = "near duplicate"
 _ROOM_GB = 1.0  # below this nothing sensible can be written
@@ -46,7 +48,7 @@ _PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
 def source_stamps(recipe: Recipe) -> dict[str, str]:
     """A stamp for each local data file: size and hash of its ends, cheap for any size. Missing files: 'missing'."""
     stamps: dict[str, str] = {}
-    for source in (*recipe.data.target, *recipe.data.replay):
+    for source in (*recipe.data.target, *recipe.data.replay, *recipe.data.select.examples):
         for path in _local_files(source):
             stamps[str(path)] = _stamp(path)
     for source in recipe.data.dictionary:
@@ -125,7 +127,7 @@ def sources(context: Context) -> StepResult:
             data_path(source)
         except VocabgraftError as e:
             problems.append(str(e))
-    problems += not_commercial(recipe)
+    problems += [*refused_sources(recipe), *not_commercial(recipe)]
     try:
         folder: Path | None = base_folder_of(context.recipe.base, context.reporter.say)
     except VocabgraftError as e:
@@ -150,7 +152,8 @@ def _record_sources(context: Context, folder: Path, found: list[dict[str, Any]])
     licences = [Licence(base.name, base.license, base.license_url, "base model")]
     for row in found:
         name = row.get("license") or context.recipe.data.license
-        licences.append(Licence(_portable(row["source"]), name, note=f"data: {row['side']}"))
+        of, url = _portable(row["source"]).partition("=")[0], license_url(row["source"])
+        licences.append(Licence(of, name, url, note=f"data: {row['side']}"))
     licences += question_licences(context.recipe)
     metrics = {
         "base": {"name": base.name, "license": base.license, "bytes": sum(f["bytes"] for f in files)},
@@ -180,7 +183,8 @@ def _documents(source: str) -> Iterator[Document]:
 def preprocess(context: Context) -> StepResult:
     """Clean, take personal data out, split, drop, deduplicate, keep benchmark items out, hold out by hash."""
     recipe = context.recipe
-    guard = privacy_guard(recipe.data)
+    guard, target = privacy_guard(recipe.data), context.run.path("02-collect", "target.jsonl")
+    rules, selection = wanted_rules(recipe.data, target, context.out / "topic.safetensors")
     evaluate, instruct = recipe.evaluate, recipe.instruct
     asked = Tally()
     questions = read_questions(
@@ -190,6 +194,7 @@ def preprocess(context: Context) -> StepResult:
     metrics: dict[str, Any] = {
         "questions": asked.as_dict(),
         "leak_gate": {"items": len(questions), "too_short": len(leaks.unknown)},
+        "selection": selection,
     }
     for side in SIDES:
         tally, personal = Tally(), Counter[str]()
@@ -197,7 +202,8 @@ def preprocess(context: Context) -> StepResult:
         train: list[Document] = []
         held: list[Document] = []
         with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            whole_texts = without_personal(_clean(path, advance), guard, tally, personal)
+            whole_texts = chosen(_clean(path, advance), rules if side == "target" else (), tally)
+            whole_texts = without_personal(whole_texts, guard, tally, personal)
             for part in _without_leaks(_parts(whole_texts, side, recipe, tally), leaks, tally):
                 whole = part.id.rpartition("#")[0]
                 (held if held_out(whole, recipe.data.held_out) else train).append(part)
