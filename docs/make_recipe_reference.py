@@ -161,7 +161,7 @@ def _pattern(metadata: list[Any] | tuple[Any, ...]) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.default
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "its defaults"
     if value is None:

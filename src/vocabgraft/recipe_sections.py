@@ -196,7 +196,7 @@ class Stage(Section):
     tokens: Positive
     lr: Rates
     replay_share: Share = 0.2
-    mix: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    mix: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """Shares of sources in the rows of their side, by name, as in `{ laws = 0.5 }`; the others divide the rest."""
     epochs: Positive = 1
     """Passes over hidden states that the first pass keeps (stages that train output rows alone); tokens are of one."""

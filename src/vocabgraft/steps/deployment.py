@@ -22,8 +22,8 @@ _COMPARED = 50  # prompts after which next tokens are compared: a forward pass e
 
 
 def quantize_model(context: Context) -> StepResult:
-    """Write what ships: HF folder, adapter, GGUF in f16 and fewer bits, what vLLM loads; measure what each loses, and what
-    transformers and llama.cpp say next."""
+    """Write what ships: HF folder, adapter, GGUF in f16 and fewer bits, what vLLM loads; measure what each loses, and
+    what transformers and llama.cpp say next."""
     from vocabgraft.deployment.quantize import put_stored, quantize
     from vocabgraft.models.load import load_model
 
