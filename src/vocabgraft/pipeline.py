@@ -77,7 +77,7 @@ STEPS: tuple[Step, ...] = (
          ("data.language", "data.script")),
     Step("04-preprocess", "clean, deduplicate, hold out", "data:preprocess", ("02-collect",),
          ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out",
-          "data.near_duplicates", "data.privacy", "data.privacy_key"), revision=4),
+          "data.near_duplicates", "data.privacy", "data.privacy_key"), revision=5),
     Step("11-train-tokenizer", "learn new merges", "tokenizer:train", ("01-sources", "04-preprocess"), ("tokenizer",)),
     Step("12-select-pieces", "choose the new pieces", "tokenizer:select", ("11-train-tokenizer",), ("tokenizer",)),
     Step("13-expand-tokenizer", "graft the pieces and prove it", "tokenizer:expand",

@@ -230,8 +230,29 @@ def preprocess(context: Context) -> StepResult:
             "examples": dict(sorted(tally.examples.items())),
             "near_duplicates": pair,
             "privacy": dict(sorted(personal.items())),
+            **_makeup(train),
         }
     return StepResult(metrics)
+
+
+def _makeup(documents: list[Document]) -> dict[str, Any]:
+    """What training text is made of: by source, by licence, and by length (at most so many characters)."""
+    sources: dict[str, dict[str, Any]] = {}
+    licences: dict[str, dict[str, Any]] = {}
+    lengths: Counter[int] = Counter()
+    for d in documents:
+        for row in (
+            sources.setdefault(d.source, {"documents": 0, "bytes": 0, "license": d.license}),
+            licences.setdefault(d.license, {"documents": 0, "bytes": 0}),
+        ):
+            row["documents"] += 1
+            row["bytes"] += len(d.text.encode())
+        lengths[1 << (len(d.text) - 1).bit_length()] += 1
+    return {
+        "sources": dict(sorted(sources.items())),
+        "licences": dict(sorted(licences.items())),
+        "lengths": {str(bound): count for bound, count in sorted(lengths.items())},
+    }
 
 
 def _clean(path: Path, advance: Callable[[int], None]) -> Iterator[Document]:
