@@ -34,6 +34,7 @@ from vocabgraft.recipe_sections import (
     Init,
     Instruct,
     Lora,
+    Scale,
     Section,
     Stage,
     Tokenizer,
@@ -62,6 +63,7 @@ class Recipe(Section):
     instruct: Instruct
     evaluate: Evaluate = Evaluate()
     deploy: Deploy
+    scale: Scale = Scale()
 
     @model_validator(mode="after")
     def _something_trains(self) -> Recipe:

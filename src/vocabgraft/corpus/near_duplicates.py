@@ -11,8 +11,9 @@ of its text: neither files nor their order matter.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,19 +40,49 @@ def near_duplicates(texts: Sequence[str], threshold: float, first: int = 0) -> d
     The `first` texts go before all others; one of them is never left out for a later one. Texts shorter than a run are
     not looked at. Needs about 0.2 kB a text and, besides, the runs of some hundred texts.
     """
+    known, keys = band_keys(texts, threshold)
+    order = sorted(range(len(texts)), key=lambda n: (n >= first, hashlib.sha256(texts[n].encode()).digest()))
+    rank = np.empty(len(texts), np.int64)
+    rank[order] = np.arange(len(texts))
+    found = alike(((k, rank[known]) for k in keys), lambda n: texts[order[n]], threshold)
+    return {order[one]: order[other] for one, other in found.items()}
+
+
+def band_keys(texts: Sequence[str], threshold: float) -> tuple[Places, Hashes]:
+    """Which texts have a run at all, (N,), and the key of each in every band, (bands, N): texts alike share one."""
     if not 0 < threshold < 1:
         raise DataError(f"near-duplicates share {threshold} of their runs; it must be between 0 and 1")
-    order = sorted(range(len(texts)), key=lambda n: (n >= first, hashlib.sha256(texts[n].encode()).digest()))
-    groups = _groups([texts[n] for n in order], _rows_of_band(threshold))
-    shingles = lru_cache(_HELD)(lambda n: shingles_of(texts[order[n]]))
-    kept: dict[tuple[int, int], list[int]] = {}
+    rows = _rows_of_band(threshold)
+    bands = PERMUTATIONS // rows
+    known, found = signatures(texts)
+    weights = _FACTORS[:rows].astype(np.uint64) * _MIXING
+    keys = ((found[:, : bands * rows].reshape(-1, bands, rows) + np.uint64(1)) * weights).sum(2, dtype=np.uint64)
+    return known, np.ascontiguousarray(keys.T)
+
+
+def alike(bands: Iterable[tuple[Hashes, Places]], text: Callable[[int], str], threshold: float) -> dict[int, int]:
+    """Which texts to leave out, each with the one that stays for it. Texts are known by their ranks: the lower stays.
+
+    bands: for each band the keys of texts and their ranks. text: that of a rank; asked only for those of one key.
+    """
+    ranks, groups = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for band, (keys, rank) in enumerate(bands):
+        _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+        shared = count[group] > 1
+        ranks.append(rank[shared])
+        groups.append(group[shared] + (band << 40))
+    every, group = np.concatenate(ranks), np.concatenate(groups)
+    order = np.lexsort((group, every))
+    shingles = lru_cache(_HELD)(lambda n: shingles_of(text(n)))
+    kept: dict[int, list[int]] = {}
     found: dict[int, int] = {}
-    for n in np.flatnonzero((groups >= 0).any(1)).tolist():
-        mine = [(band, group) for band, group in enumerate(groups[n].tolist()) if group >= 0]
+    edges = [*np.flatnonzero(np.diff(every[order], prepend=-1)).tolist(), len(order)]
+    for start, end in pairwise(edges):
+        n, mine = int(every[order[start]]), group[order[start:end]].tolist()
         candidates = sorted({other for key in mine for other in kept.get(key, ())})
-        alike = next((other for other in candidates if _alike(shingles(n), shingles(other), threshold)), None)
-        if alike is not None:
-            found[order[n]] = order[alike]
+        same = next((other for other in candidates if _alike(shingles(n), shingles(other), threshold)), None)
+        if same is not None:
+            found[n] = same
             continue
         for key in mine:
             kept.setdefault(key, []).append(n)
@@ -100,19 +131,6 @@ def _rows_of_band(threshold: float) -> int:
     """The most rows that a band may have, so that pairs at the threshold agree in one of them almost surely."""
     rows = range(1, PERMUTATIONS + 1)
     return max(r for r in rows if r == 1 or 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= _RECALL)
-
-
-def _groups(texts: Sequence[str], rows: int) -> NDArray[np.int32]:
-    """For each text and band (N, B): a number that texts alike in it share, -1 where there is no other."""
-    bands = PERMUTATIONS // rows
-    known, found = signatures(texts)
-    weights = _FACTORS[:rows].astype(np.uint64) * _MIXING
-    keys = ((found[:, : bands * rows].reshape(-1, bands, rows) + np.uint64(1)) * weights).sum(2, dtype=np.uint64)
-    groups = np.full((len(texts), bands), -1, np.int32)
-    for band in range(bands):
-        _, group, count = np.unique(keys[:, band], return_inverse=True, return_counts=True)
-        groups[known, band] = np.where(count[group] > 1, group, -1)
-    return groups
 
 
 def _alike(one: Hashes, other: Hashes, threshold: float) -> bool:
