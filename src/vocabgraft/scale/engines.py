@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import vocabgraft
 from vocabgraft.errors import MachineError, VocabgraftError
@@ -107,16 +107,17 @@ def _in_this_process(tasks: Sequence[Task], engine: Engine, on_done: Done) -> di
 # -- worker processes -----------------------------------------------------------------------------------------------
 
 
-def start_process(module: str, *arguments: str, threads: int = 1) -> subprocess.Popen[str]:
+def start_process(module: str, *arguments: str, stderr: IO[bytes] | None = None) -> subprocess.Popen[str]:
     """Start a module of ours in a session of its own, with pipes; it is to end when its input does."""
     package = str(Path(vocabgraft.__file__).parent.parent)
     path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-    few = {name: str(threads) for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS")}
+    few = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return subprocess.Popen(
         # -P: nothing in the working folder passes for a package.
         [sys.executable, "-P", "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         encoding="utf-8",
         env={**os.environ, **few, "PYTHONPATH": path},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from queue import SimpleQueue
 
@@ -25,14 +25,17 @@ def attempt(task: Task) -> Failure | None:
     return None
 
 
-def end_with_caller(lines: SimpleQueue[str] | None = None) -> None:
+def end_with_caller(lines: SimpleQueue[str] | None = None, end: Callable[[], object] = lambda: os._exit(0)) -> None:
     """Watch standard input: a line is handed on, its end means that nobody waits for this process."""
 
     def watch() -> None:
-        for line in sys.stdin:
-            if lines is not None:
-                lines.put(line)
-        os._exit(0)
+        held = b""
+        # Not by `sys.stdin`: its lock would be held in whatever this process forks.
+        while block := os.read(0, 1 << 16):
+            *whole, held = (held + block).split(b"\n")
+            for line in whole if lines is not None else ():
+                lines.put(line.decode())
+        end()
 
     threading.Thread(target=watch, daemon=True).start()
 
