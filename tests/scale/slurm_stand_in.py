@@ -16,8 +16,9 @@ first, last = re.match(r"(\\d+)-(\\d+)", said["array"]).groups()
 open("{here}/" + job + ".sh", "w").write(script)
 exports = dict(p.split("=", 1) for a in sys.argv if a.startswith("--export=") for p in a[9:].split(",") if "=" in p)
 run = (
-    "for n in $(seq " + first + " " + last + "); do SLURM_JOB_ID=" + job + " SLURM_ARRAY_TASK_ID=$n SLURM_NODELIST=here "
-    "bash {here}/" + job + ".sh > " + os.path.dirname(said["output"]) + "/" + job + "_$n.out 2>&1; done; "
+    "for n in $(seq " + first + " " + last + "); do SLURM_JOB_ID=" + job + " SLURM_ARRAY_TASK_ID=$n "
+    "SLURM_NODELIST=here bash {here}/" + job + ".sh > "
+    + os.path.dirname(said["output"]) + "/" + job + "_$n.out 2>&1; done; "
     "rm {here}/" + job + ".sh"
 )
 subprocess.Popen(["bash", "-c", run], env=os.environ | exports, start_new_session=True, stdout=subprocess.DEVNULL)

@@ -16,7 +16,9 @@ import pytest
 from vocabgraft.errors import DataError
 from vocabgraft.scale.tasks import RECEIPT, Stretch, Task, finished, perform
 
-LINES = b"".join(b'{"text": "%d: \xed\x98\x88\xec\x95\x95\xec\x9d\xb4 \xeb\x86\x92\xeb\x8b\xa4."}\n' % n for n in range(2000))
+LINES = b"".join(
+    b'{"text": "%d: \xed\x98\x88\xec\x95\x95\xec\x9d\xb4 \xeb\x86\x92\xeb\x8b\xa4."}\n' % n for n in range(2000)
+)
 
 
 def task(folder: Path, **changes: object) -> Task:

@@ -73,6 +73,7 @@ class _Call:
         self._tasks, self._engine, self._on_done = list(tasks), engine, on_done
         self._told: set[Path] = set()
         self._jobs = ""
+        tasks[0].out.parent.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="call-", dir=tasks[0].out.parent)).resolve()
 
     def __enter__(self) -> _Call:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import vocabgraft
 from vocabgraft.errors import MachineError, VocabgraftError
@@ -209,7 +209,7 @@ class _Crew:
             self.left.appendleft(task)
 
 
-def _ask(worker: subprocess.Popen[str], task: Task) -> dict[str, str] | None:
+def _ask(worker: subprocess.Popen[str], task: Task) -> dict[str, Any] | None:
     """What a worker tells of a task; None: it died."""
     try:
         worker.stdin.write(json.dumps(task.as_json()) + "\n")  # type: ignore[union-attr]

@@ -25,7 +25,9 @@ def attempt(task: Task) -> Failure | None:
     return None
 
 
-def end_with_caller(lines: SimpleQueue[str] | None = None, end: Callable[[], object] = lambda: os._exit(0)) -> None:
+def end_with_caller(
+    hand_on: Callable[[str], None] = lambda _: None, end: Callable[[], object] = lambda: os._exit(0)
+) -> None:
     """Watch standard input: a line is handed on, its end means that nobody waits for this process."""
 
     def watch() -> None:
@@ -33,8 +35,8 @@ def end_with_caller(lines: SimpleQueue[str] | None = None, end: Callable[[], obj
         # Not by `sys.stdin`: its lock would be held in whatever this process forks.
         while block := os.read(0, 1 << 16):
             *whole, held = (held + block).split(b"\n")
-            for line in whole if lines is not None else ():
-                lines.put(line.decode())
+            for line in whole:
+                hand_on(line.decode())
         end()
 
     threading.Thread(target=watch, daemon=True).start()
@@ -45,7 +47,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     lines: SimpleQueue[str] = SimpleQueue()
-    end_with_caller(lines)
+    end_with_caller(lines.put)
     while True:
         failure = attempt(Task.from_json(json.loads(lines.get())))
         answers.write(json.dumps(asdict(failure) if failure else {}) + "\n")
