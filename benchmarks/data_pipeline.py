@@ -19,6 +19,7 @@ import importlib.util
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.clean import clean_text, reason_to_drop, split_long
-from vocabgraft.corpus.document import Document, Tally, read_file, read_source, write_documents
+from vocabgraft.corpus.document import Document, Tally, read_documents, read_file, read_source, write_documents
 from vocabgraft.corpus.near_duplicates import near_duplicates
 from vocabgraft.corpus.pseudonyms import Pseudonyms
 from vocabgraft.evaluation.leaks import LeakIndex
@@ -47,6 +48,11 @@ DATA = Path("../shared/data").resolve()
 KOREAN = ("laws.jsonl.zst", "medical_law.jsonl.zst", "msdocs.jsonl.zst", "nsmc_reviews.txt.zst")
 ASKED = DATA / "mcq" / "kormedmcqa_train_valid.jsonl.zst"
 THRESHOLD = 0.8
+
+
+def cpu() -> float:
+    """Seconds that cores have worked for this process and those it has waited for."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 class Memory:
@@ -119,19 +125,21 @@ def whole(folder: Path, files: list[Path], workers: int) -> dict[str, Any]:
     subprocess.run([*start, "--until", "01"], check=True, capture_output=True)
     run = Run.create(folder / "run", load_recipe("tiny-cpu", sets), "")
     with Memory() as memory:
-        started = time.monotonic()
+        started, spent = time.monotonic(), cpu()
         execute(run, detect(folder), until="04")
         prepared = time.monotonic()
         rule = word_rule(load_tokenizer(Path(json.loads(run.path("01-sources", "base.json").read_text())["folder"])))
         counts = count_words(training_texts(_Context(run), "target", "train"), rule, threads=workers)
-        ended = time.monotonic()
+        ended, spent = time.monotonic(), cpu() - spent
     seconds = {key: run.manifest(key).seconds for key in ("02-collect", "04-preprocess")}
-    read = [s["bytes"] for s in json.loads(run.path("02-collect", "target.shards.json").read_text())]
+    read = json.loads(run.path("02-collect", "target.shards.json").read_text())
+    text = sum(len(d.text.encode()) for d in read_documents(run.path("02-collect", "target.jsonl")))
     print(json.dumps(run.manifest("04-preprocess").metrics["target"], ensure_ascii=False)[:2000])
     shards = sum(p.stat().st_size for p in (folder / "run" / "shards").rglob("*") if p.is_file())
     return {
-        "mb": round(sum(read) / 1e6, 1),
+        "mb": round(text / 1e6, 1),
         "seconds": round(ended - started, 1),
+        "cpu_seconds": round(spent, 1),
         "peak_gb": round(memory.peak, 2),
         "workers": workers,
         "cores": len(os.sched_getaffinity(0)),

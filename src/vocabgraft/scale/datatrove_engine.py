@@ -46,8 +46,10 @@ def by_datatrove(tasks: Sequence[Task], engine: Engine, on_done: Callable[[Task]
             raise missing_extra(package)
     if engine.name == "slurm" and not shutil.which("sbatch"):
         raise MachineError(
-            "scale.engine is 'slurm', but there is no sbatch here; start on a login node, or take another"
+            "scale.engine is 'slurm', but there is no sbatch here; start on a login node, or take another engine"
         )
+    if engine.name == "slurm" and not engine.partition:
+        raise MachineError("scale.engine 'slurm' needs scale.partition: where its jobs are to be sent")
     left, fruitless = list(tasks), 0
     while left:
         with _Call(left, engine, on_done) as call:

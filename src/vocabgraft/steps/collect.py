@@ -44,7 +44,7 @@ def collect(context: Context) -> StepResult:
         metrics[side] = reading.tally.as_dict() | {"repeated_ids": reading.repeated, "not_read": reading.left}
         files = {name: tally.as_dict() for name, tally in sorted(reading.tally.files.items())}
         accounts[side] = metrics[side] | {"files": files}
-        used |= {folder for folder, _ in reading.taken}
+        used |= reading.used
         if reading.left:
             context.reporter.say(f"data.max_bytes is reached; not read to the end: {', '.join(reading.left)}")
     write_json(context.out / "tally.json", accounts)
@@ -80,6 +80,7 @@ class _Reading:
     left: list[str] = field(default_factory=list)
     """Sources that were not read to their end, since `data.max_bytes` was reached."""
     total: int = 0
+    used: set[Path] = field(default_factory=set)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -167,7 +168,8 @@ class _Reading:
             "max_unreadable": self.data.max_unreadable,
         }
         inputs = (Stretch(part.path),) if part.path else ()
-        return Task("vocabgraft.steps.reading:read", REVISION, settings, inputs, self.folder / digest(settings)[:24])
+        self.used.add(out := self.folder / digest(settings)[:24])
+        return Task("vocabgraft.steps.reading:read", REVISION, settings, inputs, out)
 
     def _take(self, part: _Part, task: Task, outcome: Receipt | Exception | None) -> None:
         over = not isinstance(outcome, dict) or outcome["tally"]["bytes"] > self._rest
