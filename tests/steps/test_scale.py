@@ -261,7 +261,7 @@ def told(folder: Path, documents: list[Document], border: int, cuts: set[int]) -
         tally = prepare(SETTINGS, (Stretch(path), Stretch(folder / "q.json")), out)
         shards["target" if end <= border else "replay"].append(Prepared(out, tally))
     corpus = Corpus(shards, SETTINGS["near_duplicates"])
-    kept = corpus._kept
+    kept = corpus.kept
     ids = [p.document(n).id for side in shards.values() for p in side for n in range(len(p))]
     assert len(ids) == len(kept)
     left = [i for i, keep in zip(ids, kept, strict=True) if keep]

@@ -51,21 +51,23 @@ def by_datatrove(tasks: Sequence[Task], engine: Engine, on_done: Callable[[Task]
     if engine.name == "slurm" and not engine.partition:
         raise MachineError("scale.engine 'slurm' needs scale.partition: where its jobs are to be sent")
     left, fruitless = list(tasks), 0
+    failures: dict[Path, Failure] = {}
     while left:
         with _Call(left, engine, on_done) as call:
             call.wait_for_jobs() if engine.name == "slurm" else call.wait()
-            failures, last_word = call.failures(), call.last_word()
-        if failures:
-            return failures
-        before, left = len(left), [t for t in left if not finished(t)]
+            failures |= call.failures()
+            last_word = call.last_word()
+        # Tasks are in order: behind one that cannot be done, none is wanted.
+        wanted = next((n for n, t in enumerate(tasks) if t.out in failures), len(tasks))
+        before, left = len(left), [t for t in tasks[:wanted] if not finished(t)]
         fruitless = 0 if len(left) < before else fruitless + 1
-        if left and (engine.name == "slurm" or fruitless >= ATTEMPTS):
+        if left and (fruitless >= ATTEMPTS or (engine.name == "slurm" and not failures)):
             raise MachineError(
                 f"scale.engine '{engine.name}' ended {'' if engine.name == 'slurm' else f'{ATTEMPTS} times '}and "
                 f"{len(left)} of {len(tasks)} tasks have no receipt (last word: {last_word or 'none'}); "
                 "what is done stays done: run the same command again, or take another engine"
             )
-    return {}
+    return failures
 
 
 class _Call:

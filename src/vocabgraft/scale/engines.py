@@ -139,6 +139,7 @@ class _Crew:
 
     def __init__(self, tasks: Sequence[Task], on_done: Done) -> None:
         self.left = deque(tasks)
+        self._order = {t.out: n for n, t in enumerate(tasks)}
         self.failures: dict[Path, Failure] = {}
         self._on_done = on_done
         self._deaths: Counter[Path] = Counter()
@@ -176,8 +177,11 @@ class _Crew:
 
     def _next(self) -> Task | None:
         with self._lock:
+            if self._over or not self.left:
+                return None
             # Tasks are in order: behind one that cannot be done, none is wanted.
-            return None if self._over or self.failures or not self.left else self.left.popleft()
+            behind = any(self._order[out] < self._order[self.left[0].out] for out in self.failures)
+            return None if behind else self.left.popleft()
 
     def _hire(self) -> subprocess.Popen[str]:
         with self._lock:

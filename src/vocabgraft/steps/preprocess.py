@@ -107,6 +107,9 @@ class Corpus:
         first = replay + 2 * ~self._held  # held out before training, target before replay
         self._same = repeated(self._fact("digests", 2), first)
         self._near = self._nearly(first, threshold) if threshold else {}
+        self.kept = ~self._same
+        """Which parts stay, in source order."""
+        self.kept[list(self._near)] = False
 
     def write(self, side: str, out: Path) -> dict[str, Any]:
         """Write train and held-out text of a side and account for every part of it."""
@@ -124,7 +127,7 @@ class Corpus:
                 personal.update(shard.tally["privacy"])
                 self._write(shard, int(offset), tally, train, held)
                 places = slice(offset, offset := offset + len(shard))
-                makeup.add(shard, self._kept[places], self._held[places])
+                makeup.add(shard, self.kept[places], self._held[places])
         tally.check()
         if tally.kept != makeup.documents + makeup.held_out_documents:
             raise ProofError(f"data.{side}: {tally.kept} parts were kept, others were written; please report this bug")
@@ -139,12 +142,6 @@ class Corpus:
             "near_duplicates": self._example(side),
             "privacy": dict(sorted(personal.items())),
         }
-
-    @property
-    def _kept(self) -> Mask:
-        mask = ~self._same
-        mask[list(self._near)] = False
-        return mask
 
     def _write(self, shard: Prepared, offset: int, tally: Tally, train: BinaryIO, held: BinaryIO) -> None:
         with (shard.folder / LINES).open("rb") as lines:
