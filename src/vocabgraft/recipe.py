@@ -34,7 +34,7 @@ from vocabgraft.recipe_sections import (
     Init,
     Instruct,
     Lora,
-    Scale,
+    Positive,
     Section,
     Stage,
     Tokenizer,
@@ -42,6 +42,21 @@ from vocabgraft.recipe_sections import (
     Watch,
 )
 from vocabgraft.recipe_values import apply_settings, pick_budget
+
+
+class Scale(Section):
+    """How steps 02 and 04 share out their work. No result depends on it, so no step is ever stale by a change here."""
+
+    engine: Literal["embedded", "local", "ray", "slurm"] = "embedded"
+    """embedded: this program's own processes. local, ray, slurm: datatrove's executors (`vocabgraft[scale]`)."""
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Tasks at a time. 0: as many as there are cores, at most 2, and 1 where there are less than 32 MB to read."""
+    partition: str = ""
+    """slurm: where jobs are sent …"""
+    time: str = "04:00:00"
+    """… and the longest that one task may take."""
+    memory_gb: Positive = 2
+    """ray, slurm: memory of one task."""
 
 
 class Recipe(Section):

@@ -334,18 +334,3 @@ class Deploy(Section):
     question: str
     greedy_prompts: Positive = 20
     compress: Compress = Compress()
-
-
-class Scale(Section):
-    """How steps 02 and 04 share out their work. No result depends on it, so no step is ever stale by a change here."""
-
-    engine: Literal["embedded", "local", "ray", "slurm"] = "embedded"
-    """embedded: this program's own processes. local, ray, slurm: datatrove's executors (`vocabgraft[scale]`)."""
-    workers: Annotated[int, Field(ge=0)] = 0
-    """Tasks at a time. 0: as many as there are cores, at most 2, and 1 where there are less than 32 MB to read."""
-    partition: str = ""
-    """slurm: where jobs are sent …"""
-    time: str = "04:00:00"
-    """… and the longest that one task may take."""
-    memory_gb: Positive = 2
-    """ray, slurm: memory of one task."""
