@@ -85,7 +85,8 @@ class Tally:
         """Add the account of what was read next; of the examples the first stay."""
         self.read, self.kept = self.read + other.read, self.kept + other.kept
         self.dropped.update(other.dropped)
-        self.examples = other.examples | self.examples
+        for reason, place in other.examples.items():
+            self.examples.setdefault(reason, place)
         for file, tally in other.files.items():
             self.files.setdefault(file, Tally()).add(tally)
 

@@ -41,7 +41,7 @@ def read(settings: dict[str, Any], inputs: Sequence[Stretch], out: Path) -> dict
                 break
     np.frombuffer(b"".join(ids), np.uint64).tofile(out / IDS)
     return {
-        "tally": tally.as_dict(),
+        "tally": tally.as_dict() | {"examples": tally.examples},  # in the order in which they stand
         "file": next(iter(tally.files), None),
         "bytes": total,
         "beyond": beyond,
