@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vocabgraft.corpus.document import Document, document_line, read_documents
+from vocabgraft.errors import DataError
 from vocabgraft.evaluation.questions import Question
 from vocabgraft.machine import detect
 from vocabgraft.pipeline import execute
 from vocabgraft.run import Run
-from vocabgraft.scale.tasks import Stretch
+from vocabgraft.scale.tasks import Stretch, Task, perform
 from vocabgraft.steps import reading
-from vocabgraft.steps.prepare import Prepared, prepare
+from vocabgraft.steps.prepare import Prepared, key_check, prepare
 from vocabgraft.steps.preprocess import Corpus
 
 STEPS = ("02-collect", "04-preprocess")
@@ -232,6 +233,21 @@ SETTINGS = {
     "script": "Hangul", "min_script_share": 0.3, "min_chars": 5, "max_chars": 200, "held_out": 0.3,
     "near_duplicates": 0.7, "privacy": "keep", "privacy_key": "", "key_check": "",
 }  # fmt: skip
+
+
+def test_a_worker_with_another_secret_is_refused_and_the_secret_is_in_no_receipt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "a secret of sixteen bytes")
+    mine = SETTINGS | {"privacy": "replace", "privacy_key": "KEY", "key_check": key_check("replace", "KEY")}
+    (tmp_path / "d.jsonl").write_bytes(document_line(Document("1", sentence(1), "ko", "s", "l")))
+    (tmp_path / "q.json").write_text("[]", "utf-8")
+    inputs = (Stretch(tmp_path / "d.jsonl"), Stretch(tmp_path / "q.json"))
+    perform(Task("vocabgraft.steps.prepare:prepare", 1, mine, inputs, tmp_path / "out"))
+    assert b"a secret of sixteen bytes" not in b"".join(p.read_bytes() for p in (tmp_path / "out").iterdir())
+    monkeypatch.setenv("KEY", "another secret of bytes")
+    with pytest.raises(DataError, match="the environment variable KEY holds another secret on this worker"):
+        prepare(mine, inputs, tmp_path)
 
 
 @settings(max_examples=25)
