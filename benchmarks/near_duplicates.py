@@ -30,7 +30,7 @@ from vocabgraft.corpus.clean import clean_text, split_long
 from vocabgraft.corpus.document import Tally, read_source
 from vocabgraft.corpus.near_duplicates import PERMUTATIONS, near_duplicates
 from vocabgraft.evaluation.statistics import wilson
-from vocabgraft.recipe_sections import Data
+from vocabgraft.recipe_data import Data
 
 DATA = Path("../shared/data")
 FILES = {

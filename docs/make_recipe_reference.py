@@ -19,7 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vocabgraft import recipe, recipe_choice, recipe_sections
+from vocabgraft import recipe, recipe_data, recipe_sections
 from vocabgraft.durable import write_text
 from vocabgraft.pipeline import STEPS
 
@@ -30,7 +30,7 @@ _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or fals
 
 _HEAD = """# Recipe reference
 
-Written by `docs/make_recipe_reference.py` from the schema in `src/vocabgraft/recipe_sections.py`; do not edit it here.
+Written by `docs/make_recipe_reference.py` from the schema in `src/vocabgraft/recipe_*.py`; do not edit it here.
 How to work with recipes is told in [using.md](using.md).
 
 A recipe is a TOML file. An unknown setting is refused with the nearest known one, and all problems are reported at
@@ -46,7 +46,7 @@ stale; a dash means that no result depends on it. `[[stage]]` stands for all sev
 def reference() -> str:
     """The whole page docs/recipe.md."""
     meanings = {}
-    for module in (recipe, recipe_choice, recipe_sections):
+    for module in (recipe, recipe_data, recipe_sections):
         meanings |= field_docs(inspect.getsource(module))
     parts = [_HEAD]
     for path, model, repeated in sections(recipe.Recipe):

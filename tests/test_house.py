@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "vocabgraft"
 FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = [f.relative_to(SOURCE).as_posix() for f in FILES]
-LIBRARIES = ("corpus", "tokenizer", "embedding", "training", "evaluation", "deployment", "report", "models")
+LIBRARIES = ("corpus", "tokenizer", "embedding", "training", "evaluation", "deployment", "report", "models", "scale")
 TOP = ("recipe", "run", "pipeline", "steps", "cli")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

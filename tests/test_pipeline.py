@@ -110,7 +110,7 @@ def test_what_a_step_reads_exists_in_every_recipe() -> None:
 
 def test_every_value_of_a_recipe_is_read_by_some_step_or_said_not_to_matter() -> None:
     # Budget and control have changed values before anything reads them.
-    read = {name for step in STEPS for name in step.reads} | {"budget", "control"}
+    read = {name for step in STEPS for name in step.reads} | {"budget", "control", *pipeline.HOW}
     missing = [
         f"{section}.{key}" if key else section
         for section, value in recipe().model_dump(mode="json").items()
@@ -222,6 +222,11 @@ def test_a_value_read_in_two_places_makes_both_stale_and_nothing_between(done: P
     assert stale == ["51-korean", "52-english", "61-quantize", "62-serve"]
     stale = [r.key for r in plan(recipe("data.script=Han"), opened(done)) if r.status == "stale"]
     assert stale == EXPECTED[3:]
+
+
+def test_how_work_is_shared_out_makes_nothing_stale(done: Path) -> None:
+    rows = plan(recipe("scale.engine=ray", "scale.workers=7", "scale.time=99:00:00"), opened(done))
+    assert {r.status for r in rows} == {"done"}
 
 
 def test_the_steps_after_a_stale_one_name_it_as_the_reason(done: Path) -> None:

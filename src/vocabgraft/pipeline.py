@@ -73,13 +73,13 @@ STEPS: tuple[Step, ...] = (
           "data.select.examples", "evaluate.target_questions", "evaluate.replay_questions", "instruct.questions",
           "instruct.instructions", "instruct.non_commercial")),
     Step("02-collect", "read documents", "collect:collect", ("01-sources",),
-         ("data.language", "data.max_bytes", "data.max_unreadable"), revision=2),
+         ("data.language", "data.max_bytes", "data.max_unreadable"), revision=3),
     Step("03-dictionary", "read the bilingual dictionary", "dictionary:dictionary", ("01-sources",),
          ("data.language", "data.script", "data.license", "data.dictionary_words", "data.dictionary_support"),
          revision=2),
-    Step("04-preprocess", "clean, deduplicate, hold out", "data:preprocess", ("02-collect",),
+    Step("04-preprocess", "clean, deduplicate, hold out", "preprocess:preprocess", ("02-collect",),
          ("data.script", "data.min_script_share", "data.min_chars", "data.max_chars", "data.held_out",
-          "data.near_duplicates", "data.privacy", "data.privacy_key", "data.quality", "data.select"), revision=4),
+          "data.near_duplicates", "data.privacy", "data.privacy_key", "data.quality", "data.select"), revision=6),
     Step("11-train-tokenizer", "learn new merges", "tokenizer:train", ("01-sources", "04-preprocess"), ("tokenizer",)),
     Step("12-select-pieces", "choose the new pieces", "tokenizer:select", ("11-train-tokenizer",), ("tokenizer",)),
     Step("13-expand-tokenizer", "graft the pieces and prove it", "tokenizer:expand",
@@ -106,6 +106,8 @@ STEPS: tuple[Step, ...] = (
     Step("62-serve", "serve, ask, stop", "deployment:serve_model", ("61-quantize",), ("deploy.question",), revision=2),
 )  # fmt: skip
 KEYS = tuple(s.key for s in STEPS)
+#: Sections that say how work is done: any step may read them, and none is stale by them.
+HOW = ("scale",)
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from vocabgraft.errors import RecipeError
-from vocabgraft.recipe_choice import Section
 from vocabgraft.recipe_controls import apply_control
+from vocabgraft.recipe_data import Data, Scale, Section
 from vocabgraft.recipe_errors import explain
 from vocabgraft.recipe_sections import (
     BUDGETS,
     Base,
     BudgetName,
-    Data,
     Deploy,
     Evaluate,
     Init,
@@ -62,6 +61,7 @@ class Recipe(Section):
     instruct: Instruct
     evaluate: Evaluate = Evaluate()
     deploy: Deploy
+    scale: Scale = Scale()
 
     @model_validator(mode="after")
     def _something_trains(self) -> Recipe:

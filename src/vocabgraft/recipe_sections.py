@@ -9,13 +9,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from vocabgraft.recipe_choice import Quality, Section, Select, Terms
+from vocabgraft.recipe_data import Positive, Section, Share
 
 BudgetName = Literal["smoke", "demo", "short", "full"]
 BUDGETS: tuple[str, ...] = get_args(BudgetName)
 Group = Literal["input.old", "input.low", "input.new", "output.old", "output.low", "output.new", "lora"]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -52,47 +50,6 @@ class Base(Section):
     """What a person must do before the weights can be had."""
     tied: bool = True
     shape: Shape
-
-
-class Data(Section):
-    """Corpora of the target language and of what must be kept (replay), and the dictionary."""
-
-    language: str
-    script: str
-    target: tuple[str, ...] = Field(min_length=1)
-    replay: tuple[str, ...] = Field(min_length=1)
-    dictionary: tuple[str, ...] = ()
-    """`.tsv` files or `hub:OWNER/NAME`; `NAME[COLUMN,COLUMN]` where columns are not called as the languages are."""
-    dictionary_words: Literal["all", "content"] = "all"
-    """content: no names, particles and affixes, as a column `pos` says, else Kiwi (Korean)."""
-    dictionary_support: Annotated[int, Field(ge=0)] = 3
-    """Phrases that must agree on a pair of words for it to be taken out of them; 0: phrases are left out."""
-    license: str = "see each source"
-    accept: tuple[Terms, ...] = ()
-    """Terms of known data sets that text to train on may come under although they bind the model, or are not known."""
-    held_out: Share = 0.15
-    """Share of documents, chosen by hash, that training never sees."""
-    min_chars: Positive = 40
-    max_chars: Positive = 20_000
-    """Longer documents are split at sentence ends; nothing is lost."""
-    min_script_share: Share = 0.3
-    max_bytes: Positive = 200_000_000
-    """Bytes of text collected per side, in source order."""
-    max_unreadable: Annotated[int, Field(ge=0)] = 0
-    """Damaged records (bad bytes, broken JSON) that may be left out per side; one more stops the run and names it."""
-    quality: Quality = "plain"
-    """Rules for whole documents of the target language beyond length, script and repetition: FineWeb-2's thresholds."""
-    select: Select = Select()
-    near_duplicates: Share = 0.8
-    """Texts of a side that share this much of their runs of letters are one; a held-out one stays. 0: only the same."""
-    temperature: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Stages read each source in a share ~ tokens^(1/temperature) of its side; 1: as documents come."""
-    max_epochs: Annotated[float, Field(gt=0)] = 4.0
-    """With a temperature: no source is read more often than this in a stage while another has text left."""
-    privacy: Literal["replace", "drop", "keep"] = "replace"
-    """Personal data that rules can find: pseudonyms in its place, its documents dropped, or no search at all."""
-    privacy_key: str = ""
-    """Environment variable with the secret behind the pseudonyms; none: a public key, so a guess can be checked."""
 
 
 class Tokenizer(Section):

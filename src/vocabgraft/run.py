@@ -26,6 +26,8 @@ from vocabgraft.recipe import Recipe, recipe_from_resolved
 
 SCRATCH = "scratch"
 """Folder inside a partial step for checkpoints and other things that do not outlive it."""
+SHARDS = "shards"
+"""Folder inside a run for the tasks of steps that are cut into some; removing it costs time and nothing else."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

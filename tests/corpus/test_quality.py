@@ -8,7 +8,7 @@ import pytest
 
 from vocabgraft.corpus import quality
 from vocabgraft.corpus.quality import QualityRules, Thresholds, presets
-from vocabgraft.recipe_sections import Data
+from vocabgraft.recipe_data import Data
 
 PLAIN = Thresholds(
     name="test",

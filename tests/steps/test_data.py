@@ -166,3 +166,13 @@ def test_a_machine_without_disk_stops_the_run_at_once(done, context) -> None:
     small = replace(context(run), machine=replace(context(run).machine, disk_free_gb=0.5))
     with pytest.raises(MachineError, match=r"0\.5 GB free on this disk; at least 1\.0 GB are needed"):
         data.environment(small)
+
+
+def test_training_text_is_told_by_source_licence_and_length(done) -> None:
+    found = done().manifest("04-preprocess").metrics["target"]
+    for rows_of in ("sources", "licences"):
+        assert sum(row["documents"] for row in found[rows_of].values()) == found["documents"]
+        assert sum(row["bytes"] for row in found[rows_of].values()) == found["bytes"]
+    assert {row["license"] for row in found["sources"].values()} == set(found["licences"])
+    assert sum(found["lengths"].values()) == found["documents"]
+    assert all(int(bound) & (int(bound) - 1) == 0 for bound in found["lengths"])

@@ -1,29 +1,32 @@
-"""Find texts that came before."""
+"""Find texts that are the same."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Digests = NDArray[np.uint64]
+
+
+def digests(texts: Sequence[str]) -> Digests:
+    """For each text the start of a SHA-256, white space and capitals aside, (N, 2): the same for the same text."""
+    found = [hashlib.sha256(_squash(t).encode("utf-8", "surrogatepass")).digest()[:16] for t in texts]
+    return np.frombuffer(b"".join(found), np.uint64).reshape(-1, 2)
+
+
+def repeated(found: Digests, rank: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which texts came before, (N,): of those with one digest that of the least rank stays, then the first."""
+    order = np.lexsort((rank, found[:, 1], found[:, 0]))
+    mask = np.zeros(len(found), bool)
+    mask[order[1:]] = (found[order[1:]] == found[order[:-1]]).all(1)
+    return mask
 
 
 def _squash(text: str) -> str:
     """Return the text without white space and capitals, in NFC."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return "".join(unicodedata.normalize("NFC", folded).split())
-
-
-class ExactDuplicates:
-    """Remember texts by SHA-256, white space and capitals aside (about 100 bytes a text)."""
-
-    def __init__(self) -> None:
-        self._digests: set[bytes] = set()
-
-    def __len__(self) -> int:
-        return len(self._digests)
-
-    def seen(self, text: str) -> bool:
-        """Tell whether the text came before, and remember it."""
-        digest = hashlib.sha256(_squash(text).encode("utf-8", "surrogatepass")).digest()[:16]
-        before = len(self._digests)
-        self._digests.add(digest)
-        return len(self._digests) == before

@@ -50,6 +50,9 @@ class Document:
     license: str
 
 
+_FIELDS = tuple(f.name for f in fields(Document))
+
+
 @dataclass(slots=True)
 class Tally:
     """An account of records: every one read was kept or dropped for a reason. Use one per pass over the data.
@@ -89,6 +92,20 @@ class Tally:
         self.read, self.kept = self.read - 1, self.kept - 1
         self.drop(reason, place)
 
+    def add(self, other: Tally) -> None:
+        """Add the account of what was read next; of the examples the first stay."""
+        self.read, self.kept = self.read + other.read, self.kept + other.kept
+        self.dropped.update(other.dropped)
+        for reason, place in other.examples.items():
+            self.examples.setdefault(reason, place)
+        for file, tally in other.files.items():
+            self.files.setdefault(file, Tally()).add(tally)
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> Tally:
+        """Back from `as_dict`."""
+        return cls(told["read"], told["kept"], Counter(told["dropped"]), dict(told["examples"]))
+
     def check(self) -> None:
         """Raise ProofError unless read == kept + dropped, and so in each file."""
         if self.read != self.kept + self.dropped.total():
@@ -123,11 +140,12 @@ def read_source(
         name = "-".join(part for part in (hub.dataset.rpartition("/")[2], hub.config, hub.split) if part)
         numbered = ((i, row) for i, row in enumerate(hub_rows(hub, located.known), start=1))
         return _documents(numbered, name, name, plain, tally)
-    return (
-        document
-        for path in located.paths
-        for document in _documents(_records(path, located.known), stem(path), str(path), plain, tally)
-    )
+    return (document for path in located.paths for document in read_file(path, plain, tally, located.known))
+
+
+def read_file(path: Path, plain: Document, tally: Tally, known: Source | None = None) -> Iterator[Document]:
+    """Stream the documents of one file; `plain` holds language, source and licence where a row has none of its own."""
+    return _documents(_records(path, known), stem(path), str(path), plain, tally)
 
 
 def describe_source(source: str, base_dir: Path | None = None) -> dict[str, Any]:
@@ -150,29 +168,38 @@ def write_documents(path: Path, documents: Iterable[Document]) -> int:
     """Write one JSON object a line, fields in fixed order; return how many. The file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, count = path.with_name(path.name + ".partial"), 0
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with partial.open("wb") as file:
         for document in documents:
-            try:
-                file.write(json.dumps(asdict(document), ensure_ascii=False) + "\n")
-            except UnicodeEncodeError as e:
-                raise DataError(f"document {document.id!a} holds a lone surrogate; read it with read_source") from e
+            file.write(document_line(document))
             count += 1
     partial.replace(path)
     return count
 
 
+def document_line(document: Document) -> bytes:
+    """One JSON object with its line end, fields in fixed order; a lone surrogate raises DataError."""
+    try:
+        return (json.dumps(asdict(document), ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as e:
+        raise DataError(f"document {document.id!a} holds a lone surrogate; read it with read_source") from e
+
+
 def read_documents(path: Path) -> Iterator[Document]:
     """Read what `write_documents` wrote; anything else raises DataError with its line."""
-    names = [f.name for f in fields(Document)]
     for number, line in read_lines(path):
-        try:
-            row = json.loads((line or b"").decode("utf-8"))
-            values = [row[name] for name in names]
-        except (ValueError, TypeError, KeyError) as e:
-            raise DataError(f"{path}:{number} is not a document ({type(e).__name__}: {e}); redo its step") from e
-        if not all(isinstance(value, str) for value in values):
-            raise DataError(f"{path}:{number} is not a document: every field must be text; redo its step")
-        yield Document(*values)
+        yield parse_document(line or b"", f"{path}:{number}")
+
+
+def parse_document(line: bytes, place: str) -> Document:
+    """What `document_line` made; anything else raises DataError with its place."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+        values = [row[name] for name in _FIELDS]
+    except (ValueError, TypeError, KeyError) as e:
+        raise DataError(f"{place} is not a document ({type(e).__name__}: {e}); redo its step") from e
+    if not all(isinstance(value, str) for value in values):
+        raise DataError(f"{place} is not a document: every field must be text; redo its step")
+    return Document(*values)
 
 
 def held_out(text_id: str, share: float, salt: str = "vocabgraft") -> bool:

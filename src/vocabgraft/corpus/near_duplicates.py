@@ -11,7 +11,8 @@ of its text: neither files nor their order matter.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,7 @@ PERMUTATIONS = 128
 _SYLLABLES, _LETTERS = 4, 10  # letters of a run
 _RECALL = 0.995  # of pairs that share just so much as the threshold
 _TOGETHER = 1 << 15  # runs of texts that are looked at together: what is at work fits a core's cache
-_SPREADS = (
-    3  # standard deviations by which an estimate may fall short: 1 in 740 at the threshold falls by more, none above
-)
+_SPREADS = 3  # standard deviations by which an estimate may fall short: 1 in 740 just at the threshold falls by more
 _HELD = 1 << 24  # runs kept at hand while pairs are compared: 128 MB
 _DRAW = np.random.default_rng(20261123)
 _FACTORS = _DRAW.integers(0, 1 << 31, PERMUTATIONS, np.uint32) * np.uint32(2) + np.uint32(1)
@@ -33,32 +32,73 @@ _TERMS = _DRAW.integers(0, 1 << 32, PERMUTATIONS, np.uint32)
 _MIXING = np.uint64(0xBF58476D1CE4E5B9)
 
 Signatures = NDArray[np.uint32]
+Marks = NDArray[np.uint8]
 
 
 def near_duplicates(texts: Sequence[str], threshold: float, first: int = 0) -> dict[int, int]:
     """Return which texts to leave out, each with the one that stays for it: places in `texts`.
 
     The `first` texts go before all others; one of them is never left out for a later one. Texts shorter than a run are
-    not looked at. Needs about 0.6 kB a text and 0.2 GB.
+    not looked at. Needs about 0.4 kB a text and 0.2 GB.
     """
+    known, keys, marks = signed(texts, threshold)
+    order = sorted(range(len(texts)), key=lambda n: (n >= first, hashlib.sha256(texts[n].encode()).digest()))
+    rank = np.empty(len(texts), np.int64)
+    rank[order] = np.arange(len(texts))
+    row = np.full(len(texts), -1, np.int64)
+    row[rank[known]] = np.arange(len(known))
+    bands = ((k, rank[known]) for k in keys)
+    found = alike(bands, lambda ranks: marks[row[ranks]], lambda n: texts[order[n]], threshold)
+    return {order[one]: order[other] for one, other in found.items()}
+
+
+def signed(texts: Sequence[str], threshold: float) -> tuple[Places, Hashes, Marks]:
+    """Which texts have a run at all, (N,), the key of each in every band, (bands, N), of which texts alike share one,
+    and its marks, (N, PERMUTATIONS): a byte of each least hash, by which Jaccard is estimated (arXiv 0910.3349)."""
     if not 0 < threshold < 1:
         raise DataError(f"near-duplicates share {threshold} of their runs; it must be between 0 and 1")
-    order = sorted(range(len(texts)), key=lambda n: (n >= first, hashlib.sha256(texts[n].encode()).digest()))
-    places, known = signatures([texts[n] for n in order])
-    row_of = dict(zip(places.tolist(), range(len(places)), strict=True))
-    groups = np.full((len(texts), PERMUTATIONS // _rows_of_band(threshold)), -1, np.int32)
-    groups[places] = _groups(known, _rows_of_band(threshold))
-    shingles = _AtHand(lambda n: shingles_of(texts[order[n]]))
-    kept: dict[tuple[int, int], list[int]] = {}
+    rows = _rows_of_band(threshold)
+    bands = PERMUTATIONS // rows
+    known, found = signatures(texts)
+    weights = _FACTORS[:rows].astype(np.uint64) * _MIXING
+    keys = ((found[:, : bands * rows].reshape(-1, bands, rows) + np.uint64(1)) * weights).sum(2, dtype=np.uint64)
+    return known, np.ascontiguousarray(keys.T), found.astype(np.uint8)  # the low bytes: the high ones are all near 0
+
+
+def alike(
+    bands: Iterable[tuple[Hashes, Places]],
+    marks: Callable[[Places], Marks],
+    text: Callable[[int], str],
+    threshold: float,
+) -> dict[int, int]:
+    """Which texts to leave out, each with the one that stays for it. Texts are known by their ranks: the lower stays.
+
+    bands: for each band the keys of texts and their ranks. marks, text: those of ranks; asked only for texts that share
+    a key, text only where the marks agree enough.
+    """
+    ranks, groups = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for band, (keys, rank) in enumerate(bands):
+        _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+        several = count[group] > 1
+        ranks.append(rank[several])
+        groups.append(group[several] + (band << 40))
+    every, group = np.concatenate(ranks), np.concatenate(groups)
+    order = np.lexsort((group, every))
+    shared = np.unique(every)
+    signs = marks(shared)
+    shingles = _AtHand(lambda n: shingles_of(text(n)))
+    kept: dict[int, list[int]] = {}
     found: dict[int, int] = {}
-    for n in np.flatnonzero((groups >= 0).any(1)).tolist():
-        mine = [(band, group) for band, group in enumerate(groups[n].tolist()) if group >= 0]
+    edges = [*np.flatnonzero(np.diff(every[order], prepend=-1)).tolist(), len(order)]
+    for start, end in pairwise(edges):
+        n, mine = int(every[order[start]]), group[order[start:end]].tolist()
         candidates = sorted({other for key in mine for other in kept.get(key, ())})
-        likely = _likely(known[row_of[n]], known[[row_of[other] for other in candidates]], threshold)
+        own, theirs = np.searchsorted(shared, n), np.searchsorted(shared, candidates)
+        likely = _likely(signs[own], signs[theirs], threshold)
         tried = (other for other, worth in zip(candidates, likely.tolist(), strict=True) if worth)
-        alike = next((other for other in tried if _alike(shingles(n), shingles(other), threshold)), None)
-        if alike is not None:
-            found[order[n]] = order[alike]
+        same = next((other for other in tried if _alike(shingles(n), shingles(other), threshold)), None)
+        if same is not None:
+            found[n] = same
             continue
         for key in mine:
             kept.setdefault(key, []).append(n)
@@ -109,19 +149,7 @@ def _rows_of_band(threshold: float) -> int:
     return max(r for r in rows if r == 1 or 1 - (1 - threshold**r) ** (PERMUTATIONS // r) >= _RECALL)
 
 
-def _groups(known: Signatures, rows: int) -> NDArray[np.int32]:
-    """For each signature and band (N, B): a number that signatures alike in it share, -1 where there is no other."""
-    bands = PERMUTATIONS // rows
-    weights = _FACTORS[:rows].astype(np.uint64) * _MIXING
-    keys = ((known[:, : bands * rows].reshape(-1, bands, rows) + np.uint64(1)) * weights).sum(2, dtype=np.uint64)
-    groups = np.empty((len(known), bands), np.int32)
-    for band in range(bands):
-        _, group, count = np.unique(keys[:, band], return_inverse=True, return_counts=True)
-        groups[:, band] = np.where(count[group] > 1, group, -1)
-    return groups
-
-
-def _likely(one: Signatures, others: Signatures, threshold: float) -> NDArray[np.bool_]:
+def _likely(one: Marks, others: Marks, threshold: float) -> NDArray[np.bool_]:
     """Which of others (N, PERMUTATIONS) may be alike, by the share of permutations that agree: looking run by run at
     texts of one template, which share a band and no more, took minutes."""
     agree = (others == one).mean(1) if len(others) else np.zeros(0)

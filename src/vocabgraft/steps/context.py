@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from vocabgraft.machine import Machine
 from vocabgraft.recipe import Recipe
-from vocabgraft.run import SCRATCH, Licence, Run
+from vocabgraft.run import SCRATCH, SHARDS, Licence, Run
+from vocabgraft.scale.engines import Engine
 from vocabgraft.team import ALONE, Team
 
 
@@ -57,6 +58,19 @@ class Context:
         path = self.out / SCRATCH
         path.mkdir(exist_ok=True)
         return path
+
+    @property
+    def shards(self) -> Path:
+        """The folder of this step's tasks, which outlives the step: what did not change is not done again."""
+        path = self.run.folder / SHARDS / self.key
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def engine(self) -> Engine:
+        """Who does tasks. A step may read `[scale]` undeclared: it says how, and can change no result."""
+        said = self.recipe.scale
+        return Engine(said.engine, said.workers, said.partition, said.time, said.memory_gb)
 
     def device(self) -> str:
         """Where models live: the machine's GPU when this torch can use it, else the CPU."""

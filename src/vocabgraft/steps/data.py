@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
-from itertools import tee
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vocabgraft.corpus.clean import clean_text, reason_to_drop, split_long
-from vocabgraft.corpus.dedup import ExactDuplicates
 from vocabgraft.corpus.dictionary import dictionary_file
-from vocabgraft.corpus.document import (
-    Document,
-    Tally,
-    describe_source,
-    held_out,
-    read_documents,
-    read_source,
-    write_documents,
-)
+from vocabgraft.corpus.document import Document, Tally, describe_source, read_documents, read_source
 from vocabgraft.corpus.mix import tail, windows
-from vocabgraft.corpus.near_duplicates import near_duplicates
 from vocabgraft.corpus.source import locate
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
-from vocabgraft.evaluation.leaks import LeakIndex
-from vocabgraft.evaluation.questions import data_path, read_questions
+from vocabgraft.evaluation.questions import data_path
 from vocabgraft.machine import cache_folder, versions
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Base
 from vocabgraft.run import Licence
 from vocabgraft.steps.collect import SIDES
 from vocabgraft.steps.context import Context, StepResult
-from vocabgraft.steps.privacy import privacy_guard, without_personal
-from vocabgraft.steps.questions import LEAKED, not_commercial, question_licences
-from vocabgraft.steps.selection import chosen, wanted_rules
+from vocabgraft.steps.questions import not_commercial, question_licences
 from vocabgraft.steps.sources import license_url, refused_sources
 
-NEAR_DUPLICATE = "near duplicate"
 _ROOM_GB = 1.0  # below this nothing sensible can be written
 _PROBE_WINDOWS = 3  # of one document, so that a probe sees many documents
 
@@ -178,128 +160,6 @@ def base_folder_of(base: Base, say: Callable[[str], None]) -> Path:
 
 def _documents(source: str) -> Iterator[Document]:
     return read_source(source, language="", license="", tally=Tally())
-
-
-def preprocess(context: Context) -> StepResult:
-    """Clean, take personal data out, split, drop, deduplicate, keep benchmark items out, hold out by hash."""
-    recipe = context.recipe
-    guard, target = privacy_guard(recipe.data), context.run.path("02-collect", "target.jsonl")
-    rules, selection = wanted_rules(recipe.data, target, context.out / "topic.safetensors")
-    evaluate, instruct = recipe.evaluate, recipe.instruct
-    asked = Tally()
-    questions = read_questions(
-        sorted({*evaluate.target_questions, *evaluate.replay_questions, *instruct.questions}), asked
-    )
-    leaks = LeakIndex(questions)
-    metrics: dict[str, Any] = {
-        "questions": asked.as_dict(),
-        "leak_gate": {"items": len(questions), "too_short": len(leaks.unknown)},
-        "selection": selection,
-    }
-    for side in SIDES:
-        tally, personal = Tally(), Counter[str]()
-        path = context.run.path("02-collect", f"{side}.jsonl")
-        train: list[Document] = []
-        held: list[Document] = []
-        with context.reporter.bar(f"cleaning {side}", path.stat().st_size) as advance:
-            whole_texts = chosen(_clean(path, advance), rules if side == "target" else (), tally)
-            whole_texts = without_personal(whole_texts, guard, tally, personal)
-            for part in _without_leaks(_parts(whole_texts, side, recipe, tally), leaks, tally):
-                whole = part.id.rpartition("#")[0]
-                (held if held_out(whole, recipe.data.held_out) else train).append(part)
-        train, held = _without_duplicates(train, held, tally)
-        train, held, pair = _without_near_duplicates(train, held, recipe.data.near_duplicates, tally)
-        tally.check()
-        _check_not_empty(side, train, held, tally)
-        for split, documents in (("train", train), ("held", held)):
-            write_documents(context.out / f"{side}.{split}.jsonl", documents)
-        metrics[side] = {
-            "documents": len(train),
-            "bytes": sum(len(d.text.encode()) for d in train),
-            "held_out_documents": len(held),
-            "held_out_bytes": sum(len(d.text.encode()) for d in held),
-            "read": tally.read,
-            "dropped": dict(sorted(tally.dropped.items())),
-            "examples": dict(sorted(tally.examples.items())),
-            "near_duplicates": pair,
-            "privacy": dict(sorted(personal.items())),
-        }
-    return StepResult(metrics)
-
-
-def _clean(path: Path, advance: Callable[[int], None]) -> Iterator[Document]:
-    for document in read_documents(path):
-        advance(len(document.text.encode()))
-        yield replace(document, text=clean_text(document.text))
-
-
-def _parts(documents: Iterable[Document], side: str, recipe: Recipe, tally: Tally) -> Iterator[Document]:
-    data = recipe.data
-    for document in documents:
-        for n, text in enumerate(split_long(document.text, data.max_chars) or [""]):
-            reason = reason_to_drop(
-                text,
-                script=data.script if side == "target" else None,
-                min_script_share=data.min_script_share,
-                min_chars=data.min_chars,
-                max_chars=data.max_chars,
-            )
-            place = f"{document.id}#{n}"
-            if reason is None:
-                yield Document(place, text, document.language, document.source, document.license)
-            else:
-                tally.drop(reason, place)
-
-
-def _without_leaks(documents: Iterable[Document], leaks: LeakIndex, tally: Tally) -> Iterator[Document]:
-    looked_at, kept = tee(documents)
-    for document, found in zip(kept, leaks.find_each(d.text for d in looked_at), strict=True):
-        if found:
-            tally.drop(LEAKED, document.id)
-        else:
-            yield document
-
-
-def _without_duplicates(
-    train: list[Document], held: list[Document], tally: Tally
-) -> tuple[list[Document], list[Document]]:
-    """Held-out text first: a text on both sides stays held out and leaves training."""
-    seen = ExactDuplicates()
-    sides: list[list[Document]] = []
-    for documents in (held, train):
-        kept = []
-        for d in documents:
-            if seen.seen(d.text):
-                tally.drop("duplicate", d.id)
-            else:
-                kept.append(d)
-        sides.append(kept)
-    return sides[1], sides[0]
-
-
-def _without_near_duplicates(
-    train: list[Document], held: list[Document], threshold: float, tally: Tally
-) -> tuple[list[Document], list[Document], list[str]]:
-    """The same of texts nearly alike; also the ids of one pair, (left out, kept) or (), as an example."""
-    every = [*held, *train]
-    found = near_duplicates([d.text for d in every], threshold, first=len(held)) if threshold else {}
-    kept: tuple[list[Document], list[Document]] = ([], [])
-    for n, document in enumerate(every):
-        if n in found:
-            tally.drop(NEAR_DUPLICATE, document.id)
-        else:
-            tally.keep()
-            kept[n < len(held)].append(document)
-    return *kept, [every[n].id for n in next(iter(sorted(found.items())), ())]
-
-
-def _check_not_empty(side: str, train: list[Document], held: list[Document], tally: Tally) -> None:
-    if not train or not held:
-        what = "to train on" if not train else "held out to measure on"
-        raise DataError(
-            f"data.{side}: no text left {what} after cleaning; dropped: {dict(tally.dropped) or 'none'}. "
-            "Give more text, or change data.min_chars, data.min_script_share, data.near_duplicates or data.held_out"
-        )
 
 
 def texts(context: Context, side: str, split: str) -> Iterator[str]:

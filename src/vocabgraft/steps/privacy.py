@@ -11,7 +11,6 @@ from vocabgraft.corpus.document import Document, Tally
 from vocabgraft.corpus.privacy import find
 from vocabgraft.corpus.pseudonyms import PUBLIC_KEY, Pseudonyms
 from vocabgraft.errors import RecipeError
-from vocabgraft.recipe_sections import Data
 
 #: Why a document was dropped; the word stands in manifests.
 PERSONAL = "holds personal data"
@@ -21,13 +20,13 @@ _SHORTEST_KEY = 16
 Guard = Callable[[str], tuple[str | None, Counter[str]]]
 
 
-def privacy_guard(data: Data) -> Guard:
+def privacy_guard(privacy: str, variable: str) -> Guard:
     """Make the function that `data.privacy` asks for; a missing or short secret raises RecipeError, without it."""
-    if data.privacy == "keep":
+    if privacy == "keep":
         return lambda text: (text, Counter())
-    if data.privacy == "drop":
+    if privacy == "drop":
         return _dropped
-    return Pseudonyms(_key(data.privacy_key)).replace
+    return Pseudonyms(key_of(variable)).replace
 
 
 def without_personal(
@@ -48,7 +47,8 @@ def _dropped(text: str) -> tuple[str | None, Counter[str]]:
     return (None if found else text), found
 
 
-def _key(variable: str) -> bytes:
+def key_of(variable: str) -> bytes:
+    """The secret that an environment variable holds; without a name the public one."""
     if not variable:
         return PUBLIC_KEY
     key = os.environ.get(variable, "").encode()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from vocabgraft.corpus.clean import clean_text
 from vocabgraft.corpus.document import Document, Tally, read_documents, read_source
 from vocabgraft.corpus.quality import QualityRules, presets
-from vocabgraft.corpus.topic import learn_topic, save_topic
-from vocabgraft.recipe_sections import Data
+from vocabgraft.corpus.topic import learn_topic, load_topic, save_topic
+from vocabgraft.recipe_data import Data
 
 #: Says why a text is not wanted; None to keep it. A pure function of the text, so shards may be judged anywhere.
 Rule = Callable[[str], str | None]
@@ -19,20 +20,23 @@ Rule = Callable[[str], str | None]
 _MOST = 4_000
 
 
-def wanted_rules(data: Data, target: Path, out: Path) -> tuple[list[Rule], dict[str, Any]]:
-    """What `data.select` and `data.quality` ask for beyond length, script and repetition.
+def learn(data: Data, target: Path, out: Path) -> dict[str, Any]:
+    """Learn the topic that `data.select` gives examples of from them and the collected target, and write it to `out`;
+    figures of that, or {} where no topic is asked for."""
+    if not data.select.examples:
+        return {}
+    topic, figures = learn_topic(_sample(_examples(data)), _sample(read_documents(target)), data.select.recall)
+    save_topic(out, topic)
+    return figures
 
-    A topic is learnt from the examples and the collected target; `out` holds what was learnt. Also figures of that.
-    """
-    rules: list[Rule] = []
-    figures: dict[str, Any] = {}
-    if data.select.examples:
-        topic, figures = learn_topic(_sample(_examples(data)), _sample(read_documents(target)), data.select.recall)
-        save_topic(out, topic)
-        rules.append(topic.reason_to_drop)
-    if data.quality != "plain":
-        rules.append(QualityRules(presets()[data.quality]).reason_to_drop)
-    return rules, figures
+
+@lru_cache(1)
+def rules_of(quality: str, topic: Path | None = None) -> tuple[Rule, ...]:
+    """What `data.select` and `data.quality` ask for beyond length, script and repetition; the last ones are kept."""
+    rules: list[Rule] = [load_topic(topic).reason_to_drop] if topic else []
+    if quality != "plain":
+        rules.append(QualityRules(presets()[quality]).reason_to_drop)
+    return tuple(rules)
 
 
 def chosen(documents: Iterable[Document], rules: Sequence[Rule], tally: Tally) -> Iterator[Document]:

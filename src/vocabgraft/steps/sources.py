@@ -9,7 +9,7 @@ from vocabgraft.corpus.source import HubName, locate
 from vocabgraft.errors import DataError
 from vocabgraft.evaluation.benchmarks import catalogue as benchmarks
 from vocabgraft.recipe import Recipe
-from vocabgraft.recipe_sections import Data
+from vocabgraft.recipe_data import Data
 from vocabgraft.steps.collect import SIDES
 
 _WHY = {
