@@ -34,7 +34,7 @@ def tasks(tmp_path: Path) -> Callable[..., list[Task]]:
             elif not path.exists():
                 path.write_text("".join(f'{{"text": "{n}-{i}: 혈압이 높다."}}\n' for i in range(lines)), "utf-8")
             settings = {"path": str(path), "source": "s", "license": "l", "language": "ko", "max_bytes": 10**9}
-            settings["max_unreadable"] = 0
+            settings |= {"max_unreadable": 0, "known": ""}
             out = tmp_path / under / str(n)
             found.append(Task("vocabgraft.steps.reading:read", 1, settings, (Stretch(path),), out))
         return found

@@ -29,7 +29,7 @@ def task(folder: Path, **changes: object) -> Task:
     return Task(
         "vocabgraft.steps.reading:read",
         1,
-        settings | {"max_unreadable": 0} | changes,
+        settings | {"max_unreadable": 0, "known": ""} | changes,
         (Stretch(path),),
         folder / "tasks" / "one",
     )

@@ -10,8 +10,8 @@ import pytest
 
 from vocabgraft.corpus.document import read_documents
 from vocabgraft.errors import RecipeError
+from vocabgraft.report.data_section import data as data_section
 from vocabgraft.report.ledger import read_ledger
-from vocabgraft.report.sections import data as data_section
 from vocabgraft.run import Run
 
 Done = Callable[..., Run]

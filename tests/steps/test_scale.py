@@ -231,7 +231,7 @@ def test_a_text_of_both_sides_stays_where_it_is_held_out_and_else_on_the_target_
 
 SETTINGS = {
     "script": "Hangul", "min_script_share": 0.3, "min_chars": 5, "max_chars": 200, "held_out": 0.3,
-    "near_duplicates": 0.7, "privacy": "keep", "privacy_key": "", "key_check": "",
+    "near_duplicates": 0.7, "privacy": "keep", "privacy_key": "", "key_check": "", "quality": "plain",
 }  # fmt: skip
 
 
