@@ -18,6 +18,7 @@ from vocabgraft.report.pictures import WIDTH, drawing
 _PITCH, _BAR = 24.0, 15.0
 _LEFT, _RIGHT = 250.0, WIDTH - 150.0
 _MOST_BARS = 12
+_WIDEST = 90.0  # a column of a histogram
 _LONGEST = 17  # letters of Hangul beside a bar; others are about 0.6 as wide
 
 
@@ -65,7 +66,8 @@ def shares_plot(parts: Sequence[tuple[str, float]], title: str) -> str:
 def lengths_plot(counts: Sequence[tuple[int, int]], title: str) -> str:
     """Draw how many texts have how many characters: (upper bound, count), the bounds powers of two."""
     left, right, top, bottom = 24.0, WIDTH - 24.0, 28.0, 170.0
-    most, pitch = max((count for _, count in counts), default=0) or 1, (right - left) / max(len(counts), 1)
+    most = max((count for _, count in counts), default=0) or 1
+    pitch = min(_WIDEST, (right - left) / max(len(counts), 1))
     body = [f'<line class="grid" x1="{left:g}" x2="{right:g}" y1="{bottom:g}" y2="{bottom:g}"/>']
     told = []
     for n, (bound, count) in enumerate(counts):
