@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from vocabgraft.corpus.document import read_documents
 from vocabgraft.errors import DataError
+from vocabgraft.machine import detect
+from vocabgraft.pipeline import execute
 from vocabgraft.steps.sources import refused_sources
 
 PROSE = (
@@ -86,6 +89,21 @@ def test_documents_on_other_topics_are_dropped_where_examples_are_given(done, tm
     assert found["target"]["dropped"] == {"not on the topic": 200}
     assert found["selection"]["examples"] + found["selection"]["examples_held_out"] == 80
     assert (run.folder / "04-preprocess" / "topic.safetensors").is_file()
+    written(tmp_path / "examples.jsonl", films[:80])
+    execute(run, detect(tmp_path), from_step="01", until="04")
+    parts = [run.path("04-preprocess", f"target.{split}.jsonl") for split in ("train", "held")]
+    kept = [d.text for path in parts for d in read_documents(path)]
+    assert kept
+    assert all("영화" in text for text in kept)  # what the process learnt before is not used again
+
+
+def test_rows_of_a_known_data_set_become_texts_as_it_says(done, tmp_path: Path) -> None:
+    asked = [{"instruction": PROSE.format(n=n), "input": "", "output": f"{n}번 답은 이렇다."} for n in range(20)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked), "utf-8")
+    run = done(f"data.target=['source:asan-healthinfo={path}']", "data.accept=['unknown terms']", until="02")
+    texts = [d.text for d in read_documents(run.path("02-collect", "target.jsonl"))]
+    assert texts == [f"{row['instruction']}\n{row['output']}" for row in asked]
 
 
 def test_examples_that_are_not_there_are_told_with_the_sources(recipe) -> None:

@@ -46,7 +46,7 @@ def prepare(settings: dict[str, Any], inputs: Sequence[Stretch], out: Path) -> d
     guard = privacy_guard(settings["privacy"], settings["privacy_key"])
     tally, personal, facts = Tally(), Counter[str](), _Facts(settings)
     read = [0]
-    rules = rules_of(settings["quality"], *(t.path for t in topic))
+    rules = rules_of(settings["quality"], next(iter(topic), None))
     documents = without_personal(chosen(_clean(shard, read), rules, tally), guard, tally, personal)
     with (out / LINES).open("wb") as file:
         for part in _without_leaks(_parts(documents, settings, tally), leak_index(asked.path, asked.sha256), tally):

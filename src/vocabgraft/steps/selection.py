@@ -13,6 +13,7 @@ from vocabgraft.corpus.document import Document, Tally, read_documents, read_sou
 from vocabgraft.corpus.quality import QualityRules, presets
 from vocabgraft.corpus.topic import learn_topic, load_topic, save_topic
 from vocabgraft.recipe_data import Data
+from vocabgraft.scale.tasks import Stretch
 
 #: Says why a text is not wanted; None to keep it. A pure function of the text, so shards may be judged anywhere.
 Rule = Callable[[str], str | None]
@@ -31,9 +32,9 @@ def learn(data: Data, target: Path, out: Path) -> dict[str, Any]:
 
 
 @lru_cache(1)
-def rules_of(quality: str, topic: Path | None = None) -> tuple[Rule, ...]:
+def rules_of(quality: str, topic: Stretch | None) -> tuple[Rule, ...]:
     """What `data.select` and `data.quality` ask for beyond length, script and repetition; the last ones are kept."""
-    rules: list[Rule] = [load_topic(topic).reason_to_drop] if topic else []
+    rules: list[Rule] = [load_topic(topic.path).reason_to_drop] if topic else []
     if quality != "plain":
         rules.append(QualityRules(presets()[quality]).reason_to_drop)
     return tuple(rules)
