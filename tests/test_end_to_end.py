@@ -175,7 +175,7 @@ def assert_whole(folder: Path) -> None:
 def test_all_22_steps_are_done_and_whole(finished: Path) -> None:
     run = Run.open(finished)
     assert [r.status for r in plan(run.recipe, run)] == ["done"] * 22
-    assert sorted(p.name for p in finished.iterdir() if p.is_dir()) == [*KEYS, "tensorboard"]
+    assert sorted(p.name for p in finished.iterdir() if p.is_dir()) == [*KEYS, "shards", "tensorboard"]
     assert_whole(finished)
     events = read_ledger(finished).events
     assert [e["step"] for e in events if e["event"] == "done"] == list(KEYS)

@@ -86,7 +86,7 @@ def shares(recipe: Recipe, tokens: Mapping[str, int], rows: int, mix: Mapping[st
     """Share of each source in so many rows of a side; None where documents come as they are: no mix names one of
     them, and the temperature is 1 or there is one source."""
     given = {name: share for name, share in mix.items() if name in tokens}
-    temperature = recipe.data.temperature
+    temperature, max_epochs = recipe.data.temperature, recipe.data.max_epochs
     if not given and (temperature == 1 or len(tokens) == 1):
         if temperature != 1 and EVERY in tokens:
             raise DataError(
@@ -95,14 +95,15 @@ def shares(recipe: Recipe, tokens: Mapping[str, int], rows: int, mix: Mapping[st
             )
         return None
     most = rows * (recipe.training.window - 1)  # a row holds BOS at least once
-    return tempered(tokens, temperature, budget=most, max_epochs=recipe.data.max_epochs, given=given)
+    return tempered(tokens, temperature, budget=most, max_epochs=max_epochs, given=given)
 
 
 def check_mix(context: Context) -> None:
     """Raise DataError with all that is wrong with the mixes of all stages: the first stage tells of the last."""
     problems = []
     sides = {side: tokens_of(context.run, side) for side in SIDES}
-    for number, stage in enumerate(context.recipe.stage, start=1):
+    # Of the run's recipe, not of what this step declares: it is only looked at, and changes no result of this step.
+    for number, stage in enumerate(context.run.recipe.stage, start=1):
         unknown = [name for name in stage.mix if not any(name in tokens for tokens in sides.values())]
         problems += [f"stage {number}, mix: no source {name!r}" for name in unknown]
         for side, tokens in sides.items():

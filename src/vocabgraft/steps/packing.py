@@ -38,8 +38,6 @@ def _packed_parts(context: Context, side: str, rows: int, seed: int, mix: Mappin
     """Packed rows of one side and where each source's begin, () where documents of all sources stand together."""
     from vocabgraft.corpus.mix import Part, joined
 
-    if not mix and context.recipe.data.temperature == 1:
-        return packed_corpus(context, side, rows, seed), ()
     found = shares(context.recipe, tokens_of(context.run, side), rows, mix)
     if found is None:
         return packed_corpus(context, side, rows, seed), ()

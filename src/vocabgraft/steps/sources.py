@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from vocabgraft.corpus.source import HubName, locate
 from vocabgraft.errors import DataError
 from vocabgraft.evaluation.benchmarks import catalogue as benchmarks
 from vocabgraft.recipe import Recipe
-from vocabgraft.recipe_data import Data
 from vocabgraft.steps.collect import SIDES
 
 _WHY = {
@@ -42,7 +41,8 @@ def refused_sources(recipe: Recipe) -> list[str]:
 
     Examples of a topic are read, not trained on: they only have to be there.
     """
-    found = (_refused(side, source, recipe.data) for side in SIDES for source in getattr(recipe.data, side))
+    accept = recipe.data.accept
+    found = (_refused(side, source, accept) for side in SIDES for source in getattr(recipe.data, side))
     gone = (_missing(source) for source in recipe.data.select.examples)
     return [problem for problems in (*found, *gone) for problem in problems]
 
@@ -54,7 +54,7 @@ def _missing(source: str) -> Iterator[str]:
         yield str(e)
 
 
-def _refused(side: str, source: str, data: Data) -> Iterator[str]:
+def _refused(side: str, source: str, accept: Collection[str]) -> Iterator[str]:
     try:
         located = locate(source)
     except DataError:
@@ -67,7 +67,7 @@ def _refused(side: str, source: str, data: Data) -> Iterator[str]:
         return
     known = located.known
     for kind, why in _WHY.items() if known else ():
-        if kind in known.terms and kind not in data.accept:
+        if kind in known.terms and kind not in accept:
             yield (
                 f"data.{side}: source {known.name} {why.format(license=known.license)}. Take another source, or say "
                 f'data.accept = ["{kind}"], and the bill and the card will say it too ({known.license_url})'
