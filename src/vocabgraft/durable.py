@@ -20,6 +20,12 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value in one canonical spelling."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old or the new one, never half."""
     temporary = path.with_name(path.name + ".tmp")

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vocabgraft import machine as machine_facts
+from vocabgraft.durable import digest
 from vocabgraft.errors import RunError
 from vocabgraft.machine import Machine
-from vocabgraft.recipe import Recipe, digest
+from vocabgraft.recipe import Recipe
 from vocabgraft.run import Manifest, Run, damaged_outputs, describe_outputs, disk_error
 from vocabgraft.steps.context import Context, Reporter, Silent, StepResult
 from vocabgraft.team import Team, join

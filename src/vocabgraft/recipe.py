@@ -11,8 +11,6 @@ anything is validated, so the resolved recipe holds plain numbers.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -204,9 +202,3 @@ def _validate(raw: dict[str, Any], source: str, problems: list[str]) -> Recipe:
     if problems:
         raise RecipeError(source, problems)
     return recipe
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value in one canonical spelling."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vocabgraft import __version__, errors
-from vocabgraft.durable import fsync_folder, fsync_tree, sha256_file, write_json
+from vocabgraft.durable import digest, fsync_folder, fsync_tree, sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, ProofError, VocabgraftError
 
 RECEIPT = "receipt.json"
@@ -87,11 +87,6 @@ class Task:
         """Back from `as_json`."""
         inputs = tuple(Stretch(**{**row, "path": Path(row["path"])}) for row in raw["inputs"])
         return cls(**{**raw, "inputs": inputs, "out": Path(raw["out"])})
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value in one spelling."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def perform(task: Task) -> None:

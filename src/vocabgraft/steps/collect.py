@@ -17,11 +17,11 @@ import numpy as np
 
 from vocabgraft.corpus.document import UNREADABLE, Tally
 from vocabgraft.corpus.source import TEXT_FIELDS, locate
-from vocabgraft.durable import write_json
+from vocabgraft.durable import digest, write_json
 from vocabgraft.errors import DataError, ProofError
 from vocabgraft.recipe_data import Data
 from vocabgraft.scale.engines import ALONE, Engine, bring_about
-from vocabgraft.scale.tasks import Receipt, Stretch, Task, digest, discard, sweep
+from vocabgraft.scale.tasks import Receipt, Stretch, Task, discard, sweep
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.reading import LINES, REVISION, id_hashes
 

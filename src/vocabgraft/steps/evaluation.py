@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vocabgraft.corpus.document import Tally
-from vocabgraft.durable import write_json
+from vocabgraft.durable import digest, write_json
 from vocabgraft.errors import DataError
 from vocabgraft.evaluation.questions import LETTERS, Question, clusters_of
 from vocabgraft.evaluation.statistics import paired_change
 from vocabgraft.evaluation.verdicts import Comparison, Paired, compare
-from vocabgraft.recipe import digest
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.data import SIDES, probe_pairs
 from vocabgraft.steps.instruct import final_model

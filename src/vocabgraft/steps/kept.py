@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from vocabgraft.recipe import digest
+from vocabgraft.durable import digest
 from vocabgraft.recipe_sections import Stage
 from vocabgraft.steps.context import Context
 from vocabgraft.steps.packing import rows_per_step, steps_for
