@@ -10,20 +10,17 @@ What is known of each is in sources.toml, in the words of evaluation/benchmarks.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from vocabgraft.corpus.catalogue import look_up, read_catalogue
 from vocabgraft.errors import DataError
 
 PREFIX = "source:"
-_NAME = re.compile(r"source:([\w-]+)(?:/([\w.-]+))?(?:@([\w./-]+)|=(.+))?")
 _COLUMN = re.compile(r"\{([\w.]+)\}")
 
 
@@ -103,8 +100,7 @@ class Source(BaseModel):
 @cache
 def catalogue() -> dict[str, Source]:
     """Every source by name."""
-    text = files("vocabgraft.corpus").joinpath("sources.toml").read_text("utf-8")
-    return {name: Source(name=name, **fields) for name, fields in tomllib.loads(text).items()}
+    return read_catalogue(Source, "vocabgraft.corpus", "sources.toml")
 
 
 class Named(BaseModel):
@@ -119,18 +115,9 @@ class Named(BaseModel):
 
 
 def named(source: str) -> Named:
-    """Take apart a source string; DataError for a name or form that is unknown."""
-    match = _NAME.fullmatch(source)
-    if match is None:
-        raise DataError(f"{source!r} is not of the form source:NAME[/PART][@COMMIT] or source:NAME=PATH")
-    name, config, revision, path = match.groups()
-    if name not in catalogue():
-        close = difflib.get_close_matches(name, catalogue(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(catalogue())}"
-        raise DataError(f"source {name!r} is unknown; {hint}. All of them: vocabgraft sources")
-    found = catalogue()[name]
-    if config is not None and config not in found.configs:
-        raise DataError(f"source {name!r} has no part {config!r}; its parts: {', '.join(found.configs) or 'none'}")
+    """Take apart a source string; DataError for a name, part or form that is unknown."""
+    form, more = "source:NAME[/PART][@COMMIT] or source:NAME=PATH", " (all of them: vocabgraft sources)"
+    found, config, revision, path = look_up(source, catalogue(), kind="source", form=form, more=more)
     if config is None and path is None and len(found.configs) > 1:
-        raise DataError(f"source {name!r} has several parts; name one: source:{name}/{found.configs[0]}, …")
+        raise DataError(f"source {found.name!r} has several parts; name one: source:{found.name}/{found.configs[0]}, …")
     return Named(source=found, config=config or next(iter(found.configs), None), revision=revision, path=path)

@@ -9,21 +9,17 @@ What is known of each is in benchmarks.toml.
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from vocabgraft.corpus.catalogue import look_up, read_catalogue
 from vocabgraft.corpus.source import HubName, open_hub
 from vocabgraft.errors import DataError
 
 PREFIX = "benchmark:"
-_NAME = re.compile(r"benchmark:([\w-]+)(?:/([\w-]+))?(?:@([\w./-]+)|=(.+))?")
 
 
 class Benchmark(BaseModel):
@@ -87,8 +83,7 @@ class Benchmark(BaseModel):
 @cache
 def catalogue() -> dict[str, Benchmark]:
     """Every benchmark by name."""
-    text = files("vocabgraft.evaluation").joinpath("benchmarks.toml").read_text("utf-8")
-    return {name: Benchmark(name=name, **fields) for name, fields in tomllib.loads(text).items()}
+    return read_catalogue(Benchmark, "vocabgraft.evaluation", "benchmarks.toml")
 
 
 class Named(BaseModel):
@@ -123,18 +118,8 @@ class Named(BaseModel):
 
 def named(source: str) -> Named:
     """Take apart a source string; DataError for a name, part or form that is unknown."""
-    match = _NAME.fullmatch(source)
-    if match is None:
-        raise DataError(f"{source!r} is not of the form benchmark:NAME[/PART]@COMMIT or benchmark:NAME=PATH")
-    name, config, revision, path = match.groups()
-    if name not in catalogue():
-        close = difflib.get_close_matches(name, catalogue(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(catalogue())}"
-        raise DataError(f"benchmark {name!r} is unknown; {hint}")
-    found = catalogue()[name]
+    form = "benchmark:NAME[/PART]@COMMIT or benchmark:NAME=PATH"
+    found, config, revision, path = look_up(source, catalogue(), kind="benchmark", form=form)
     if found.kind != "questions":
-        raise DataError(f"benchmark {name!r} has no questions; {found.note}")
-    if config and config not in found.configs:
-        parts = ", ".join(found.configs) or "none"
-        raise DataError(f"benchmark {name!r} has no part {config!r}; its parts: {parts}")
+        raise DataError(f"benchmark {found.name!r} has no questions; {found.note}")
     return Named(benchmark=found, config=config, revision=revision, path=path)
