@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -72,13 +73,23 @@ def scaled(way: str, budget: str, settings: list[str], pilot: Run, cpu_seconds: 
     return [f"stage.{n}.tokens={max(PILOT, round(factor * tokens))}" for n, tokens in enumerate(planned)]
 
 
+def begun(folder: Path, name: str, before: str) -> Path:
+    """A folder of a run, at first a copy of another: what both share is done once, what differs is done anew."""
+    if not (folder / name).exists() and (folder / before).exists():
+        shutil.rmtree(folder / "copy", ignore_errors=True)
+        shutil.copytree(folder / before, folder / "copy")
+        (folder / "copy").rename(folder / name)
+    return folder / name
+
+
 def ours(way: str, folder: Path, budget: str, seed: int, cpu_seconds: float) -> tuple[Run, float]:
     """A pilot, then the run; what its stages used."""
     settings = [*WAYS[way], f"training.seed={seed}"]
     stages = len(load_recipe(RECIPE, [*LAW, *settings], budget).stage)
     small = [f"stage.{n}.tokens={PILOT}" for n in range(stages)]
-    pilot = run(folder / f"{way}-pilot", budget, [*settings, *small])
-    done = run(folder / f"{way}-{seed}", budget, [*settings, *scaled(way, budget, settings, pilot, cpu_seconds)])
+    pilot = run(begun(folder, f"{way}-pilot", f"{next(iter(WAYS))}-pilot"), budget, [*WAYS[way], *small])
+    place = begun(folder, f"{way}-{seed}", f"{way}-pilot")
+    done = run(place, budget, [*settings, *scaled(way, budget, settings, pilot, cpu_seconds)])
     return done, sum(spent(done).values())
 
 

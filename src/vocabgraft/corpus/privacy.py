@@ -262,7 +262,20 @@ _BEFORE_AT = re.compile(r"[A-Za-z0-9._%+-]{1,64}$")
 _AFTER_AT = re.compile(r" ?((?:[A-Za-z0-9-]{1,63}\.){1,4}[A-Za-z]{2,24})(?![A-Za-z0-9-])")
 # RFC 2606 and 6761: nobody has these. Our pseudonyms are among them.
 _NOBODYS = re.compile(r"(?:.*\.)?(?:example(?:\.(?:com|org|net))?|test|invalid|localhost|local)$", re.IGNORECASE)
-_NO_PERSON = {"git", "noreply", "no-reply", "donotreply"}
+# Mailboxes of functions (RFC 2142 and the like), which are an organisation's; at a public provider anyone has them.
+_NO_PERSON = re.compile(
+    "abuse|accounts?|admin|administrator|answers|billing|careers|community|compliance|conduct|contact|contactus|copyright"
+    "|customer|customerservice|cs|docs|donotreply|editor|editorial|enquiries|events|feedback|ftp|git|hello|help|helpdesk"
+    "|hostmaster|hr|info|information|inquiries|inquiry|jobs|legal|licen[cs]e|licensing|mail|marketing|master|media|news"
+    "|newsletter|no-?reply|noc|office|opencode|opensource|orders|partners?|postmaster|pr|press|privacy|qna|recruit"
+    "|registration|root|sales|security|services?|support|team|usenet|uucp|webmaster|www",
+    re.IGNORECASE,
+)
+_ANYONES = re.compile(
+    r"(?:naver|hanmail|daum|kakao|nate|gmail|googlemail|yahoo|hotmail|outlook|live|icloud|me|msn|aol|proton|protonmail)\."
+    r"[A-Za-z.]{2,6}$",
+    re.IGNORECASE,
+)
 
 
 def _emails(text: str) -> Iterator[Found]:
@@ -270,11 +283,15 @@ def _emails(text: str) -> Iterator[Found]:
     while at >= 0:
         name = _BEFORE_AT.search(text[max(0, at - 65) : at].rstrip(" "))
         host = _AFTER_AT.match(text, at + 1)
-        if name and host and name[0].lower() not in _NO_PERSON and not _NOBODYS.match(host[1]):
+        if name and host and not _NOBODYS.match(host[1]) and not _of_a_function(name[0], host[1]):
             blank = text[at - 1] == " "
             if not (blank and text[at + 1] != " "):
                 yield Found(at - blank - len(name[0]), host.end(), "email")
         at = text.find("@", at + 1)
+
+
+def _of_a_function(name: str, host: str) -> bool:
+    return bool(_NO_PERSON.fullmatch(name)) and not _ANYONES.match(host)
 
 
 def find(text: str) -> list[Found]:

@@ -17,6 +17,16 @@ _ADDRESS = re.compile(
     r"(?:[, ]{1,2}(?:[가-힣]{1,12} ?)?\d{1,4}동(?= ?\d))?(?:[, ]{0,2}\d{1,2}층)?(?:[, ]{0,2}\d{1,5}호)?"
 )
 
+# A place that the public knows: a point, a tract of several lots, what stands there; nobody's home.
+_OF_A_PLACE = re.compile(r"(?:지점|소재지|위치|장소)(?:[은는]|\s?[:=|])?\s?$")
+_LOT = r"\d{1,4}(?:(?:-| ?의 ?)\d{1,4})?(?:번지)?"
+_OFFICE = "(?:원|대학교?|학교|청|관|법원|공사|공단|센터|병원|본부|연구소|사무소|공원|역)"
+_NAMES_A_PLACE = re.compile(
+    rf"(?:(?:, ?| 및 ?){_LOT})* ?(?:부터|까지|인근|일대|일원|부근)|에 (?:있는|있던|위치|소재|설치)"
+    rf"| ?\([가-힣 ]{{0,12}}{_OFFICE}(?=[ )에의,])"
+)
+_LIVES = re.compile(r"^.{0,12}?(?:거주|산다|살)", re.DOTALL)
+
 _DISTRICT = re.compile(r" ?[가-힣]{1,5}[시군구] ")
 _HANGUL_END = re.compile(r"[가-힣]$")
 
@@ -62,11 +72,21 @@ _WORD_END = re.compile(r"(?<![가-힣])[가-힣]{3,4}(?= ?$)")
 
 
 def find_addresses(text: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of postal addresses, by road or by lot, that begin with a province or metropolis."""
+    """Yield start and end of postal addresses, by road or by lot, that begin with a province or metropolis.
+
+    Those of places that the public knows are left alone: what the words around say to be a point, a tract or an office.
+    """
     for m in _ADDRESS.finditer(text):
         inside = _HANGUL_END.search(text, max(0, m.start() - 1), m.start())
-        if not inside and (m[0].startswith("세종") or _DISTRICT.search(m[0])):
+        if not inside and (m[0].startswith("세종") or _DISTRICT.search(m[0])) and not _public(text, *m.span()):
             yield m.span()
+
+
+def _public(text: str, start: int, end: int) -> bool:
+    named = _NAMES_A_PLACE.match(text, end)
+    if not named and not _OF_A_PLACE.search(text[max(0, start - 8) : start]):
+        return False
+    return not _LIVES.search(text[named.end() if named else end :][:20])
 
 
 def find_names(text: str) -> Iterator[tuple[int, int]]:
