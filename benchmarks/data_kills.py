@@ -36,7 +36,7 @@ from vocabgraft.steps.preprocess import Corpus  # noqa: F401 (imported before th
 
 STEPS = ("02-collect", "04-preprocess")
 ENGINES = {"embedded": (), "local": ("datatrove",), "ray": ("datatrove", "ray")}
-KILLS_A_RUN = 5
+KILLS_A_RUN = 10
 ASKED_AGAIN = 75  # the exit code of a life that ended with a sentence that asks for the same command
 WORDS = ["혈압", "환자", "간호사", "처방", "검사", "수술", "체중", "운동", "식사", "병원", "호흡", "맥박"]
 

@@ -94,7 +94,7 @@ STEPS: tuple[Step, ...] = (
     Step("41-instruct", "tune on instructions, merge", "instruct:instruct",
          ("37-stage7", "04-preprocess", "13-expand-tokenizer"),
          ("instruct", "training", "watch", "lora", "evaluate.probe_bytes", "evaluate.window_bytes",
-          "evaluate.target_questions", "evaluate.replay_questions"), revision=2),
+          "evaluate.target_questions", "evaluate.replay_questions", "data.privacy", "data.privacy_key"), revision=3),
     Step("51-korean", "evaluate the target language", "evaluation:target", ("41-instruct",),
          ("evaluate", "instruct", "data.script"), revision=2),
     Step("52-english", "evaluate retention", "evaluation:retention", ("41-instruct",),

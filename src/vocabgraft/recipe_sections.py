@@ -258,8 +258,8 @@ class Instruct(Section):
 class Evaluate(Section):
     """What is measured, on what."""
 
-    target_questions: tuple[str, ...] = ("samples:questions_ko",)
-    replay_questions: tuple[str, ...] = ("samples:questions_en",)
+    target_questions: Annotated[tuple[str, ...], Field(min_length=1)] = ("samples:questions_ko",)
+    replay_questions: Annotated[tuple[str, ...], Field(min_length=1)] = ("samples:questions_en",)
     window_bytes: Positive = 1024
     """Bits per byte are measured in windows of this many bytes of text, for every tokenizer alike …"""
     context_bytes: Annotated[int, Field(ge=0)] = 0

@@ -68,6 +68,24 @@ def test_a_question_of_the_evaluation_in_other_words_is_not_tuned_on(recipe, tmp
     assert not any(q.question in texts for q in turned)
 
 
+@pytest.mark.parametrize("privacy", ["replace", "drop", "keep"])
+def test_personal_data_of_a_tuning_pair_is_treated_like_that_of_a_text(recipe, tmp_path: Path, privacy: str) -> None:
+    path, number = tmp_path / "pairs.jsonl", "010-1234-5678"
+    rows = [
+        {"instruction": f"환자의 연락처 {number}을 적으세요.", "response": f"연락처는 {number}입니다."},
+        {"instruction": "소금을 줄이면 왜 좋은가요?", "response": "혈압이 내려갑니다."},
+    ]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    pairs, counts = tuning_pairs(
+        recipe("instruct.questions=[]", f"instruct.instructions=['{path}']", f"data.privacy={privacy}")
+    )
+    texts = ["\n".join(pair) for pair in pairs]
+    assert counts["examples"] == len(pairs) == (1 if privacy == "drop" else 2)
+    assert counts["dropped"] == ({"holds personal data": 1} if privacy == "drop" else {})
+    assert counts["privacy"] == ({} if privacy == "keep" else {"phone": 2})
+    assert sum(text.count(number) for text in texts) == (2 if privacy == "keep" else 0)
+
+
 def test_tuning_on_what_forbids_commerce_has_to_be_said(recipe, tmp_path: Path) -> None:
     path = saved(tmp_path / "copy.jsonl", read_questions(["samples:questions_ko"], Tally())[:4])
     tuned = f"instruct.questions=['benchmark:kormedmcqa={path}']"

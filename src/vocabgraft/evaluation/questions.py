@@ -75,10 +75,10 @@ def read_questions(sources: Sequence[str], tally: Tally) -> list[Question]:
     reason, subject; cluster, or year and period of an exam.
 
     A row that cannot be used is dropped and counted: 'invalid JSON', 'answer key outside the options', … When
-    nothing is left, DataError.
+    nothing is left of sources that are named, DataError.
     """
     found = [q for row, place in _rows(sources, tally) if (q := _question(row, place, tally))]
-    if not found:
+    if sources and not found:
         raise DataError(f"no usable question in {', '.join(sources)}; dropped: {dict(tally.dropped)}")
     return found
 

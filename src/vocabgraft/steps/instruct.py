@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from vocabgraft.recipe import Recipe
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import adapter_spec, open_state, probe
 from vocabgraft.steps.packing import packed_corpus, rows_per_step, schedule_of, steps_for
+from vocabgraft.steps.privacy import PERSONAL, privacy_guard
 from vocabgraft.steps.questions import LEAKED, evaluated_questions
 from vocabgraft.steps.stages import run_training, state_before
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
@@ -92,7 +94,7 @@ def _examples(context: Context) -> tuple[Any, dict[str, Any]]:
 
 
 def tuning_pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], dict[str, Any]]:
-    """What is asked and answered in tuning, none of it a question that an evaluation asks; and what was dropped."""
+    """What is asked and answered in tuning, and what was dropped: what an evaluation asks, and personal data."""
     spec, tally = recipe.instruct, Tally()
     training, test = split_questions(read_questions(spec.questions, tally), spec.test_share)
     if spec.answers == "by lot":
@@ -101,11 +103,24 @@ def tuning_pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], dict[str, Any]]
     read += [(i.instruction, i.response) for i in read_instructions(spec.instructions, tally)]
     leaks = LeakIndex(evaluated_questions(recipe))
     found = leaks.find_each(map("\n".join, read))
-    pairs = [pair for pair, held in zip(read, found, strict=True) if not held]
+    unasked = [pair for pair, held in zip(read, found, strict=True) if not held]
+    pairs, personal = _without_personal(recipe, unasked)
     if not pairs:
         raise DataError("instruct: no question or instruction is left to train on; lower instruct.test_share")
-    dropped = dict(tally.dropped) | ({LEAKED: len(read) - len(pairs)} if len(pairs) < len(read) else {})
-    return pairs, {"examples": len(pairs), "questions_kept_for_test": len(test), "dropped": dropped}
+    ours = Counter({LEAKED: len(read) - len(unasked), PERSONAL: len(unasked) - len(pairs)})
+    told = {"examples": len(pairs), "questions_kept_for_test": len(test), "dropped": dict(tally.dropped + ours)}
+    return pairs, told | {"privacy": dict(sorted(personal.items()))}
+
+
+def _without_personal(recipe: Recipe, pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], Counter[str]]:
+    guard, personal = privacy_guard(recipe.data.privacy, recipe.data.privacy_key), Counter[str]()
+    kept = []
+    for pair in pairs:
+        (asked, in_asked), (answered, in_answer) = map(guard, pair)
+        personal.update(in_asked + in_answer)
+        if asked is not None and answered is not None:
+            kept.append((asked, answered))
+    return kept, personal
 
 
 def final_model(context: Context) -> Path:
