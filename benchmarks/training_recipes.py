@@ -48,12 +48,13 @@ WAYS = {"eeve7": ["preset=eeve7"], "lean": ["preset=lean", "init.row_untied=true
 LAW = [f'data.target=["{DATA}/ko/medical_law.jsonl.zst"]', f'data.replay=["{DATA}/en/medical.jsonl.zst"]']
 OTHERS = {"msdocs": "ko/msdocs.jsonl.zst", "reviews": "ko/nsmc_reviews.txt.zst"}
 PILOT = 1024  # tokens a stage
+PROBES = ["evaluate.probe_bytes=4096"]  # between stages only; what is reported is measured on more, at the end
 
 
 def run(folder: Path, budget: str, settings: list[str], until: str = LAST) -> Run:
     """The recipe up to a step, in a process of its own; what is done is not done again."""
     command = [sys.executable, "-m", "vocabgraft", "run", RECIPE, "--folder", str(folder), "--budget", budget]
-    command += ["--until", until, *(word for s in [*LAW, *settings] for word in ("--set", s))]
+    command += ["--until", until, *(word for s in [*LAW, *PROBES, *settings] for word in ("--set", s))]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return Run.open(folder)
 
