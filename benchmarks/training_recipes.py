@@ -75,10 +75,10 @@ def scaled(way: str, budget: str, settings: list[str], pilot: Run, cpu_seconds: 
 
 
 def begun(folder: Path, name: str, before: str) -> Path:
-    """A folder of a run, at first a copy of another: what both share is done once, what differs is done anew."""
+    """A folder of a run, at first with steps 00 to 21 of another: data and tokenizer, which all share, are made once."""
     if not (folder / name).exists() and (folder / before).exists():
         shutil.rmtree(folder / "copy", ignore_errors=True)
-        shutil.copytree(folder / before, folder / "copy")
+        shutil.copytree(folder / before, folder / "copy", ignore=shutil.ignore_patterns("2[2-9]-*", "[3-6]?-*"))
         (folder / "copy").rename(folder / name)
     return folder / name
 

@@ -40,6 +40,7 @@ with open(%(log)r, "w") as f:
     json.dump({"argv": sys.argv[1:], "env": seen, "pids": [os.getpid(), worker]}, f)
 if %(dies)r:
     print("ValueError: not enough KV cache; key", os.environ["VLLM_API_KEY"])
+    print("at a line of a trace\\n" * 40 + "RuntimeError: engine core initialization failed")
     sys.exit(1)
 
 class Handler(BaseHTTPRequestHandler):
@@ -159,11 +160,13 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_a_vllm_that_dies_is_quoted_without_the_key(stand_in: Make, folder: Path) -> None:
+def test_a_vllm_that_dies_is_quoted_with_what_failed_first_and_without_the_key(stand_in: Make, folder: Path) -> None:
     stand_in(dies=True)
     with pytest.raises(ModelError, match="not enough KV cache") as error, VllmServer(folder, key="sesame", name="m"):
         pass
     assert "sesame" not in str(error.value)
+    assert str(error.value).endswith("engine core initialization failed")
+    assert len(str(error.value).splitlines()) < 25
 
 
 @pytest.mark.parametrize(("version", "told"), [("0.18.1", r"0\.18\.1; at least 0\.19"), ("vllm", "no version")])

@@ -35,6 +35,8 @@ _FORCED_OFF = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLL
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VOCABGRAFT_API_KEY")
 _PATIENCE = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))  # seconds
 _LOG_LINES = 15
+_CAUSE = re.compile(r"\b[A-Z]\w*(?:Error|Exception): ")
+_CAUSES = 5
 # vLLM leaves out the marks of thinking as special pieces unless asked not to.
 _EXTRA = {"skip_special_tokens": False}
 
@@ -84,7 +86,7 @@ class VllmServer:
         )
         try:
             if not self.forward.wait(self.start_timeout, alive=lambda: self._running().poll() is None):
-                raise ModelError(f"{self.folder}: vLLM did not come up. The end of what it said:\n{self._last_words()}")
+                raise ModelError(f"{self.folder}: vLLM did not come up. What it said:\n{self._last_words()}")
         except BaseException:
             self.close()
             raise
@@ -122,8 +124,11 @@ class VllmServer:
 
     def _last_words(self) -> str:
         self._log.seek(0)
-        text = self._log.read().decode("utf-8", "replace").replace(self.key, "…")
-        return "\n".join(f"  {line}" for line in text.splitlines()[-_LOG_LINES:])
+        lines = self._log.read().decode("utf-8", "replace").replace(self.key, "…").splitlines()
+        end = lines[-_LOG_LINES:]
+        # What its first process says last is only that a worker failed; why stands where the worker's error does.
+        causes = [line for line in dict.fromkeys(lines[:-_LOG_LINES]) if _CAUSE.search(line)][:_CAUSES]
+        return "\n".join(f"  {line}" for line in [*causes, *(["…"] if causes else []), *end])
 
 
 def command_line(folder: Path | str, name: str, port: int, context: int, memory: float) -> list[str]:
