@@ -75,7 +75,7 @@ def scaled(way: str, budget: str, settings: list[str], pilot: Run, cpu_seconds: 
 
 
 def begun(folder: Path, name: str, before: str) -> Path:
-    """A folder of a run, at first with steps 00 to 21 of another: data and tokenizer, which all share, are made once."""
+    """A folder of a run, at first with steps 00 to 21 of another: what all share is made once."""
     if not (folder / name).exists() and (folder / before).exists():
         shutil.rmtree(folder / "copy", ignore_errors=True)
         shutil.copytree(folder / before, folder / "copy", ignore=shutil.ignore_patterns("2[2-9]-*", "[3-6]?-*"))
