@@ -20,7 +20,7 @@ from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Shape
 
 _NF4 = 0.53  # bytes a number: half a byte, and scales quantised once more (QLoRA, arXiv 2305.14314, section 3)
-_CHUNK, _SPAN = 128, 512  # tokens, of training.objective (which imports torch)
+_CHUNK, _SPAN = 16, 512  # tokens, of training.objective (which imports torch)
 
 
 def values_moved(recipe: Recipe, train: Collection[str]) -> set[str]:

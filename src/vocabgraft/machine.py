@@ -69,6 +69,16 @@ def detect(folder: Path, *, micro_batch: int = 2, checkpoint_seconds: float = 12
     )
 
 
+def free_memory() -> float:
+    """The share of this computer's memory that a new process can have; 1 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+    except OSError:
+        return 1.0
+    kb = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return kb["MemAvailable"] / kb["MemTotal"]
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a result."""
     found = {"python": platform.python_version()}

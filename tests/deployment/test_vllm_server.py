@@ -105,6 +105,17 @@ def test_the_command_is_safe_and_says_bfloat16(served, folder: Path) -> None:
     assert "--trust-remote-code" not in words
 
 
+@pytest.mark.parametrize(("version", "wanted"), [("0.32.0+cpu", 0.4), ("0.32.0", 0.9), ("0.32.0+cu129", 0.9)])
+def test_on_a_cpu_it_asks_for_what_is_free(
+    stand_in: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, wanted: float
+) -> None:
+    monkeypatch.setattr(vllm_server, "free_memory", lambda: 0.5)
+    log = stand_in(version=version)
+    with VllmServer(folder, key="k", name="m"):
+        words = json.loads(log.read_text("utf-8"))["argv"]
+    assert float(words[words.index("--gpu-memory-utilization") + 1]) == wanted
+
+
 def test_dangerous_settings_are_off_and_the_key_is_not_on_the_command_line(served) -> None:
     server, seen = served
     env = seen["env"]

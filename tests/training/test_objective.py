@@ -12,7 +12,7 @@ from vocabgraft.embedding.rows import Rows
 from vocabgraft.training import objective
 from vocabgraft.training.objective import backward_through_head, token_nats
 
-V, D, M = 301, 16, 300  # three chunks of 128, the last one short
+V, D, M = 301, 16, 300  # chunks of 16, the last one short
 IDS = torch.tensor([300, 7, 250, 251])
 
 

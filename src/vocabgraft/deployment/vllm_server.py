@@ -26,6 +26,7 @@ from packaging.version import InvalidVersion, Version
 from vocabgraft.deployment.door import HOST
 from vocabgraft.deployment.forward import Forward
 from vocabgraft.errors import MachineError, ModelError
+from vocabgraft.machine import free_memory
 
 OLDEST = "0.19"
 """Before it: published ways to run code on the server (docs/using.md)."""
@@ -37,6 +38,7 @@ _PATIENCE = ((signal.SIGTERM, 30), (signal.SIGKILL, 10))  # seconds
 _LOG_LINES = 15
 _CAUSE = re.compile(r"\b[A-Z]\w*(?:Error|Exception): ")
 _CAUSES = 5
+_FREE_FOR_VLLM = 0.8
 # vLLM leaves out the marks of thinking as special pieces unless asked not to.
 _EXTRA = {"skip_special_tokens": False}
 
@@ -69,13 +71,15 @@ class VllmServer:
 
         check_folder(self.folder)
         executable = find_executable()
-        _check_version(executable)
+        on_cpu = "cpu" in (_version(executable).local or "")
         port = _free_port()
         self.url = f"http://{HOST}:{port}"
         self.forward = Forward(self.url, self.key, extra=_EXTRA)
         self._log = tempfile.TemporaryFile()
         context = min(self.context, _longest(self.folder))
-        command = [executable, *command_line(self.folder, self.name, port, context, self.memory), *self.arguments]
+        # On a CPU the share is of the computer's memory, of which others hold a part: vLLM refuses what is not free.
+        memory = min(self.memory, round(_FREE_FOR_VLLM * free_memory(), 2)) if on_cpu else self.memory
+        command = [executable, *command_line(self.folder, self.name, port, context, memory), *self.arguments]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -166,7 +170,7 @@ def find_executable() -> str:
     return found
 
 
-def _check_version(executable: str) -> None:
+def _version(executable: str) -> Version:
     try:
         said = subprocess.run(
             [executable, "--version"], capture_output=True, text=True, timeout=300, check=False, env=environment("-")
@@ -186,6 +190,7 @@ def _check_version(executable: str) -> None:
             f"{executable} is vLLM {version}; at least {OLDEST} is needed, older ones have known holes. "
             f"In its environment: pip install --upgrade 'vllm>={OLDEST}'"
         )
+    return version
 
 
 def _free_port() -> int:

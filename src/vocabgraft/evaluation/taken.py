@@ -16,8 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from vocabgraft.models.load import decoder_of, softcap_of
-
-_CHUNK = 128  # tokens whose logits are held
+from vocabgraft.training.objective import CHUNK, Workspace, capped, chunks_of_logits
 
 
 class OldText:
@@ -35,22 +34,18 @@ class OldText:
             found = decoder_of(model)(inputs_embeds=embedded, attention_mask=None, use_cache=False).last_hidden_state
             hidden.append(found[0].to(matrix.dtype))
         self.hidden = torch.cat(hidden)
-        for part in self.hidden.split(_CHUNK):
-            logits = self._logits(part, matrix)
+        for some in chunks_of_logits(self.hidden, matrix, Workspace()):
+            logits = capped(some.float(), self.softcap)
             logits[:, new] = -torch.inf
             sums.append(logits.logsumexp(1))
         self.log_sum = torch.cat(sums)
-
-    def _logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
-        logits = (hidden @ rows.T).float()
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
     @torch.no_grad()
     def taken_by(self, rows: Tensor) -> float:
         """Mean KL in nats a token when the new rows are `rows` (N, D)."""
         total = 0.0
-        live = rows.to(self.hidden)
-        for part, old in zip(self.hidden.split(_CHUNK), self.log_sum.split(_CHUNK), strict=True):
-            new = self._logits(part, live).logsumexp(1)
+        chunks = chunks_of_logits(self.hidden, rows.to(self.hidden), Workspace())
+        for logits, old in zip(chunks, self.log_sum.split(CHUNK), strict=True):
+            new = capped(logits.float(), self.softcap).logsumexp(1)
             total += float(torch.nn.functional.softplus(new - old).double().sum())
         return total / len(self.log_sum)

@@ -35,9 +35,9 @@ from vocabgraft.errors import ModelError
 from vocabgraft.models.load import softcap_of
 from vocabgraft.models.packed import hidden_states
 from vocabgraft.training.graft import Graft, read, write
+from vocabgraft.training.objective import CHUNK, capped, chunks_of_logits
 
 SHARD = 16_384  # tokens, or one batch when that is more: 21 MB at a width of 640 in bf16
-_CHUNK = 128  # tokens whose logits are held
 _INDEX = "index.json"
 _PARTS = ("hidden", "old", "target", "goal", "place")
 _FP8_MOST = 448.0  # largest number of float8_e4m3fn
@@ -193,8 +193,9 @@ def _forward(graft: Graft, part: Batch, softcap: float | None) -> Block:
     hidden = hidden_states(graft.model, rows.look_up(tokens), positions)[counted].to(rows.live["output"].dtype)
     goals = targets[counted]
     old, target = [], []
-    for h, t in zip(hidden.split(_CHUNK), goals.split(_CHUNK), strict=True):
-        logits = capped((h @ rows.live["output"].T).float(), softcap)
+    chunks = chunks_of_logits(hidden, rows.live["output"], graft.workspace)
+    for some, t in zip(chunks, goals.split(CHUNK), strict=True):
+        logits = capped(some.float(), softcap)
         target.append(logits.gather(1, t[:, None])[:, 0])
         logits[:, rows.ids] = -torch.inf
         old.append(logits.logsumexp(1))
@@ -207,11 +208,6 @@ def _forward(graft: Graft, part: Batch, softcap: float | None) -> Block:
         goals.to(torch.int32),
         place.to(torch.int32),
     )
-
-
-def capped(logits: Tensor, softcap: float | None) -> Tensor:
-    """Gemma 2's soft cap; Gemma 3 has none."""
-    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
 
 
 def described(cache: OutputCache) -> dict[str, Any]:

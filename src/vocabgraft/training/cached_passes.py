@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from vocabgraft.errors import ModelError
-from vocabgraft.training.cached import Block, OutputCache, capped
+from vocabgraft.training.cached import Block, OutputCache
 from vocabgraft.training.loop import Schedule
+from vocabgraft.training.objective import capped
 
 HELD_OUT = 10  # one batch in so many
 _TOGETHER = 256  # tokens whose logits are held: with 4 settings of 6,143 rows 25 MB in float32

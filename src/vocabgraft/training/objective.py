@@ -1,32 +1,32 @@
-"""Cross-entropy over a large vocabulary, in chunks, with exactly the gradients that are wanted.
+"""Cross-entropy over a large vocabulary, in parts, with exactly the gradients that are wanted.
 
-Logits of 262,144 entries for 1,024 tokens are 1 GB in float32; they are never held together. Per chunk the
-softmax is formed once and yields the loss, the gradient for the hidden states (when inputs or body train), for
-the new rows only (a (chunk, N) slice, not (V, D)) and for all rows (stages 4 to 6). Products run in the matrix's
-type, row gradients are summed in float32. `weight` multiplies everything, so a step's micro-batches add up to
-its mean.
+Logits of 262,144 entries for 1,024 tokens are 1 GB in float32; they are never held together. A span's logits are formed
+in the matrix's type and become their own gradient, chunk by chunk in float32. From it come the gradients for the hidden
+states (when inputs or body train), for the new rows only (a (span, N) slice, not (V, D)) and for all rows (stages 4 to
+6). Row gradients are summed in float32. `weight` multiplies everything, so a step's micro-batches add up to its mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
-from vocabgraft.embedding.low import LowRank, grad_of
+from vocabgraft.embedding.low import grad_of
 from vocabgraft.embedding.rows import Rows
 
-CHUNK = 128  # tokens of one softmax
-SPAN = 512  # tokens of one product for row gradients: fewer passes over (V, D) in float32 …
+CHUNK = 16  # tokens of one softmax in float32
+SCORED = 128  # tokens of one product where no gradient is wanted, a multiple of CHUNK
+SPAN = 512  # tokens of one product for gradients: fewer passes over (V, D) in float32 …
 TILE = 4096  # … by rows that fit a core's cache together with their gradient (docs/log.md: 2.7 times faster)
 
 
 class Workspace:
-    """The large buffers of one chunk, made once and used again.
+    """The large buffers, made once and used again.
 
     Asking for them anew costs more than the arithmetic in them: the system hands out fresh pages each time
-    (docs/log.md). For V = 262,144 in bf16: 134 MB of float32, 268 MB of a span's logits, then their gradient.
+    (docs/log.md). For V = 262,144 in bf16: 17 MB of float32, 268 MB of a span's logits, then their gradient.
     """
 
     def __init__(self) -> None:
@@ -57,10 +57,16 @@ def token_nats(
     """Negative log-likelihood in nats of each target (M,) from hidden states (M, D) and rows (V, D), of which those in
     `without` (N,) count as if they were not there."""
     workspace = workspace or Workspace()
-    found = []
-    for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
-        found.append(_softmax(h.to(matrix.dtype), t, matrix, softcap, workspace, without)[1])
+    each = zip(chunks_of_logits(hidden, matrix, workspace), targets.split(CHUNK), strict=True)
+    found = [_softmax(logits, t, softcap, workspace, without)[1] for logits, t in each]
     return torch.cat(found) if found else torch.zeros(0)
+
+
+def chunks_of_logits(hidden: Tensor, matrix: Tensor, workspace: Workspace) -> Iterator[Tensor]:
+    """Yield logits (CHUNK, V) of hidden states (M, D) in the matrix's type; each may be written over, and holds until
+    the next."""
+    for some in hidden.split(SCORED):
+        yield from _logits(some.to(matrix.dtype), matrix, workspace).split(CHUNK)
 
 
 @torch.no_grad()
@@ -88,13 +94,13 @@ def backward_through_head(
     total = 0.0
     for at in range(0, len(hidden), SPAN):
         span, its_targets = hidden[at : at + SPAN].to(matrix.dtype), targets[at : at + SPAN]
-        d_logits = workspace.take("d_logits", (len(span), len(matrix)), matrix, matrix.dtype)
+        d_logits = _logits(span, matrix, workspace)
+        if low is not None:
+            low.add_logits(span, d_logits)
         for start in range(0, len(span), CHUNK):
             part = slice(start, start + CHUNK)
             goal = None if goals is None else goals[at : at + SPAN][part]
-            into = d_logits[part]
-            loss = _logits_backward(span[part], its_targets[part], matrix, low, softcap, workspace, into, goal)
-            total += loss * weight
+            total += weight * _to_gradient(d_logits[part], its_targets[part], softcap, workspace, goal)
         if d_hidden is not None:
             d_hidden[at : at + SPAN] = (d_logits @ matrix) * weight
         if low is not None and "output.low" in groups:
@@ -109,25 +115,29 @@ def backward_through_head(
     return total, d_hidden
 
 
-def _logits_backward(
-    hidden: Tensor,
-    targets: Tensor,
-    matrix: Tensor,
-    low: LowRank | None,
-    softcap: float | None,
-    workspace: Workspace,
-    out: Tensor,
-    goals: Tensor | None = None,
+def capped(logits: Tensor, softcap: float | None) -> Tensor:
+    """Gemma 2's soft cap; Gemma 3 has none."""
+    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+
+
+def _logits(hidden: Tensor, matrix: Tensor, workspace: Workspace) -> Tensor:
+    """(M, V), in a buffer of the workspace and the matrix's type."""
+    place = workspace.take("logits", (len(hidden), len(matrix)), matrix, matrix.dtype)
+    return torch.mm(hidden, matrix.T, out=place)
+
+
+def _to_gradient(
+    logits: Tensor, targets: Tensor, softcap: float | None, workspace: Workspace, goals: Tensor | None
 ) -> float:
-    """Sum of the losses of one chunk; its logits, then the gradient for them, go to `out`, in the matrix's type."""
-    p, losses, slope = _softmax(hidden, targets, matrix, softcap, workspace, into=out, low=low)
+    """Sum of the losses of one chunk; its logits (M, V) are overwritten with the gradient for them."""
+    p, losses, slope = _softmax(logits, targets, softcap, workspace)
     p[torch.arange(len(targets), device=targets.device), targets] -= 1.0
     if slope is not None:
         p *= slope
     if goals is not None:
         p *= (losses - goals).clamp(-1, 1)[:, None]
         losses = torch.nn.functional.huber_loss(losses, goals, reduction="none")
-    out.copy_(p)
+    logits.copy_(p)
     return float(losses.sum())
 
 
@@ -141,26 +151,13 @@ def _add_row_gradient(into: Tensor, d_logits: Tensor, hidden: Tensor, weight: fl
 
 
 def _softmax(
-    hidden: Tensor,
-    targets: Tensor,
-    matrix: Tensor,
-    softcap: float | None,
-    workspace: Workspace,
-    without: Tensor | None = None,
-    into: Tensor | None = None,
-    low: LowRank | None = None,
+    logits: Tensor, targets: Tensor, softcap: float | None, workspace: Workspace, without: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Probabilities (M, V) and nats of the targets (M,) in float32; with a soft cap the slope d capped / d raw.
 
-    into: where logits may be formed, (M, V) of the matrix's type; None for a buffer of the workspace.
     In place and by hand, because torch's own softmax would ask for another (M, V) block.
     """
-    shape = (len(hidden), len(matrix))
-    place = workspace.take("logits", shape, matrix, matrix.dtype) if into is None else into
-    logits = torch.mm(hidden, matrix.T, out=place)
-    if low is not None:
-        low.add_logits(hidden, logits)
-    p = workspace.take("p", shape, matrix, torch.float32).copy_(logits)
+    p = workspace.take("p", tuple(logits.shape), logits, torch.float32).copy_(logits)
     slope = None
     if softcap is not None:
         p.div_(softcap).tanh_()
