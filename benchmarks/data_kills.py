@@ -167,15 +167,19 @@ def killed_run(
         child = place.life(folder, recipe)
 
 
-def cell(place: Place, engine: str, workers: int, wanted: int, expected: list[Any] | None) -> tuple[Counter, list[Any]]:
-    """One engine with so many workers: clean, then killed."""
-    name, chance = f"{engine}-{workers}", random.Random(f"{engine}{workers}")
-    recipe = place.recipe(f"scale.engine={engine}", f"scale.workers={workers}")
-    began, clean = time.monotonic(), place.begun(name)
-    if ended(place.life(clean, recipe), 300) != 0:
+def undisturbed(place: Place, name: str, recipe: Recipe) -> tuple[float, list[Any]]:
+    """Seconds and results of a run that nobody kills."""
+    began, folder = time.monotonic(), place.begun(name)
+    if ended(place.life(folder, recipe), 600) != 0:
         sys.exit(place.errors.read_text("utf-8"))
-    seconds, found = time.monotonic() - began, results(clean)
-    expected = expected or found
+    return time.monotonic() - began, results(folder)
+
+
+def cell(place: Place, engine: str, workers: int, wanted: int, expected: list[Any]) -> dict[str, int]:
+    """One engine with so many workers: clean, then killed; what happened."""
+    name, chance, began = f"{engine}-{workers}", random.Random(f"{engine}{workers}"), time.monotonic()
+    recipe = place.recipe(f"scale.engine={engine}", f"scale.workers={workers}")
+    seconds, found = undisturbed(place, name, recipe)
     total = Counter({"run": 0, "worker": 0, "told": 0, "blocked": 0, "diverged": int(found != expected)})
     while (left := wanted - total["run"] - total["worker"]) > 0:
         folder = place.begun(f"{name}-killed")
@@ -185,25 +189,25 @@ def cell(place: Place, engine: str, workers: int, wanted: int, expected: list[An
         total["diverged"] += not happened["blocked"] and (results(folder) != expected or left_over)
         shutil.rmtree(folder)
     print(f"{name}: {seconds:.1f} s clean, {time.monotonic() - began:.0f} s in all; {dict(total)}", file=sys.stderr)
-    return total, expected
+    return {"kills": total["run"] + total["worker"], **total}
 
 
 def main() -> None:
     """Every engine that is installed, every number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 kills for each engine and number of workers")
-    wanted = 2 if parser.parse_args().quick else 50
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
+    options = parser.parse_args()
+    wanted, cells = 2 if options.quick else 50, {}
     missing = [name for name, needs in ENGINES.items() if not all(map(importlib.util.find_spec, needs))]
-    cells, expected = {}, None
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(Path(scratch))
-        for engine in (name for name in ENGINES if name not in missing):
+        _, expected = undisturbed(place, "alone", place.recipe("scale.workers=1"))
+        for engine in (name for name in options.engine or ENGINES if name not in missing):
             for workers in (1, 2, 4):
-                found, expected = cell(place, engine, workers, wanted, expected)
-                kills = found["run"] + found["worker"]
-                cells[f"{engine}-{workers}"] = {"kills": kills, **{k: found[k] for k in sorted(found)}}
+                cells[f"{engine}-{workers}"] = cell(place, engine, workers, wanted, expected)
         told = place.errors.read_text("utf-8").splitlines()[-3:] if any(c["blocked"] for c in cells.values()) else []
-    totals = {key: sum(c.get(key, 0) for c in cells.values()) for key in ("kills", "blocked", "diverged")}
+    totals = {key: sum(c[key] for c in cells.values()) for key in ("kills", "blocked", "diverged")}
     print(json.dumps({**totals, "cells": cells, "missing": missing, "told": told}, ensure_ascii=False))
 
 
