@@ -80,8 +80,8 @@ def precision(pairs: list[Pair], show: int) -> dict[str, Any]:
             "seconds": round(time.process_time() - began, 1),
         }
         if support == 3 and show:
-            for pair in random.Random(0).sample(found, min(show, len(found))):
-                print(f"{pair.source}\t{pair.target}\t{len(pair.phrases)}")
+            for some in random.Random(0).sample(found, min(show, len(found))):
+                print(f"{some.source}\t{some.target}\t{len(some.phrases)}")
     return told
 
 

@@ -34,6 +34,7 @@ from vocabgraft.corpus.mix import windows
 from vocabgraft.corpus.script import script_pattern
 from vocabgraft.deployment.agreement import Reference, next_token_agreement
 from vocabgraft.deployment.gguf_export import export_gguf
+from vocabgraft.deployment.merge import export_folder
 from vocabgraft.deployment.quantize import put_stored, quantize
 from vocabgraft.deployment.serve import LlamaServer, new_key
 from vocabgraft.embedding.initialise import NewPieces, build_rows
@@ -47,7 +48,7 @@ from vocabgraft.tokenizer.expand import Expansion, expand_tokenizer
 from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.tokenizer.select import Limits, select_pieces
 from vocabgraft.tokenizer.train import train_pieces
-from vocabgraft.training.graft import NEW, export_folder
+from vocabgraft.training.graft import NEW
 
 LINES, LEARNT_FROM, PIECES, SEED = 10_000, 3_000, 400, 20261123
 PLACES = {"slots": ("slots", True), "append, tied": ("append", True), "append, untied": ("append", False)}

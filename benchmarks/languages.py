@@ -14,6 +14,7 @@ import sys
 import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import zstandard
 
@@ -116,7 +117,7 @@ def _names(language: str) -> list[str]:
     with zipfile.ZipFile(_catalogues()) as archive:
         for name in archive.namelist():
             if f"/locales/{language}/" in name and name.endswith(".mo"):
-                catalogue = gettext.GNUTranslations(io.BytesIO(archive.read(name)))
+                catalogue: Any = gettext.GNUTranslations(io.BytesIO(archive.read(name)))
                 found |= {v for k, v in catalogue._catalog.items() if k and isinstance(v, str) and script.search(v)}
     return sorted(found)
 

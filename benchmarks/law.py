@@ -33,8 +33,9 @@ from vocabgraft.steps.data import probe_windows, shuffled_texts
 from vocabgraft.steps.packing import rows_per_step
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import changed_ids, encode, load_tokenizer
-from vocabgraft.training.graft import AdapterSpec, open_graft, save_graft, tensor_ids
+from vocabgraft.training.graft import open_graft, save_graft, tensor_ids
 from vocabgraft.training.loop import Schedule, train
+from vocabgraft.training.lora import AdapterSpec
 
 DATA = Path("../shared/data")
 RECIPE = "korean-gemma-270m"
