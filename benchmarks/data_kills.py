@@ -27,6 +27,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lives import ended
+
 from vocabgraft.errors import MachineError
 from vocabgraft.machine import detect
 from vocabgraft.pipeline import execute
@@ -94,17 +96,6 @@ class Place:
             print(f"{type(e).__name__}: {e}", file=sys.stderr)
         finally:
             os._exit(code)
-
-
-def ended(child: int, seconds: float) -> int | None:
-    """Exit status of a life that ended within the time, else None."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
 
 
 def at_work(child: int, folder: Path) -> list[int]:

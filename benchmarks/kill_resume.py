@@ -24,6 +24,7 @@ from typing import Any
 
 import torch  # noqa: F401 (imported before the forks, used after)
 import transformers  # noqa: F401
+from lives import ended
 
 from vocabgraft.machine import detect, use_threads
 from vocabgraft.pipeline import STEPS, execute
@@ -53,17 +54,13 @@ def life(folder: Path) -> int:
         os._exit(code)
 
 
-def ended(child: int, seconds: float) -> int | None:
+def killed_after(child: int, seconds: float) -> int | None:
     """Exit status of a life that ended within the time; None when it was killed at the end of it."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    code = ended(child, seconds)
+    if code is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return code
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -82,7 +79,7 @@ def killed_run(folder: Path, seconds: float, kills: int, chance: random.Random) 
     """Kills that hit, and lives that ended by themselves with an error. The last life is left alone."""
     hit = blocked = 0
     while hit < kills:
-        code = ended(life(folder), chance.uniform(0.0, 2 * seconds / kills))
+        code = killed_after(life(folder), chance.uniform(0.0, 2 * seconds / kills))
         if code is None:
             hit += 1
         elif code == 0:
@@ -91,7 +88,7 @@ def killed_run(folder: Path, seconds: float, kills: int, chance: random.Random) 
             blocked += 1
             if blocked > 3:
                 return hit, blocked
-    return hit, blocked + (ended(life(folder), 10 * seconds + 60) != 0)
+    return hit, blocked + (killed_after(life(folder), 10 * seconds + 60) != 0)
 
 
 def main() -> None:
@@ -104,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         scratch = Path(place)
         began = time.monotonic()
-        if ended(life(scratch / "whole"), 600) != 0:
+        if killed_after(life(scratch / "whole"), 600) != 0:
             sys.exit((scratch / "errors.txt").read_text())
         seconds = time.monotonic() - began
         expected, kills, blocked, diverged, runs = results(scratch / "whole"), 0, 0, 0, 0
