@@ -38,6 +38,7 @@ from vocabgraft.steps.preprocess import Corpus  # noqa: F401 (imported before th
 
 STEPS = ("02-collect", "04-preprocess")
 ENGINES = {"embedded": (), "local": ("datatrove",), "ray": ("datatrove", "ray")}
+WORKERS = (1, 2, 4)
 KILLS_A_RUN = 10
 ASKED_AGAIN = 75  # the exit code of a life that ended with a sentence that asks for the same command
 WORDS = ["혈압", "환자", "간호사", "처방", "검사", "수술", "체중", "운동", "식사", "병원", "호흡", "맥박"]
@@ -187,15 +188,17 @@ def main() -> None:
     """Every engine that is installed, every number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 kills for each engine and number of workers")
+    parser.add_argument("--kills", type=int, default=50, help="for each engine and number of workers")
+    parser.add_argument("--workers", type=int, choices=WORKERS, action="append", help="so many workers alone")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
     options = parser.parse_args()
-    wanted, cells = 2 if options.quick else 50, {}
+    wanted, cells = 2 if options.quick else options.kills, {}
     missing = [name for name, needs in ENGINES.items() if not all(map(importlib.util.find_spec, needs))]
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(Path(scratch))
         _, expected = undisturbed(place, "alone", place.recipe("scale.workers=1"))
         for engine in (name for name in options.engine or ENGINES if name not in missing):
-            for workers in (1, 2, 4):
+            for workers in options.workers or WORKERS:
                 cells[f"{engine}-{workers}"] = cell(place, engine, workers, wanted, expected)
         told = place.errors.read_text("utf-8").splitlines()[-3:] if any(c["blocked"] for c in cells.values()) else []
     totals = {key: sum(c[key] for c in cells.values()) for key in ("kills", "blocked", "diverged")}
