@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from vocabgraft.pipeline import KEYS, STEPS, execute, plan
 from vocabgraft.recipe import load_recipe
 from vocabgraft.report.ledger import read_ledger
 from vocabgraft.run import Run, damaged_outputs
-from vocabgraft.steps.context import Context
+from vocabgraft.steps.bakeoff import bake_off_run
+from vocabgraft.steps.context import Context, Silent
 
 pytestmark = pytest.mark.slow
 
@@ -270,6 +272,48 @@ def test_every_start_can_be_tried_on_a_run(untied: tuple[Path, dict[str, set[str
     assert {"random@0", "omp@0", "hybrid@0", "hybrid@0.75", "subword-mean@1"} <= {row["name"] for row in found["rows"]}
     assert all(row["english_kl"]["mean"] > 0 for row in found["rows"])
     assert_whole(untied[0])
+
+
+class Stops(Silent):
+    """A reporter; the training of rows is stopped after so many steps."""
+
+    def __init__(self, after: int) -> None:
+        self.steps, self._after = 0, after
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        if label != "probe" or total == 1:  # the trials'
+            yield lambda n: None
+            return
+        yield self._step
+
+    def _step(self, n: int) -> None:
+        self.steps += n
+        if self.steps == self._after:
+            raise InterruptedError
+
+
+def test_training_the_best_rows_goes_on_where_it_was_stopped(
+    untied: tuple[Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    found, steps = [], []
+    for name, after in (("whole", -1), ("stopped", 3), ("stopped", -1)):
+        folder = tmp_path / name
+        if not folder.exists():
+            shutil.copytree(untied[0], folder, ignore=shutil.ignore_patterns("bakeoff*"))
+        machine, reporter = detect(folder, checkpoint_seconds=0.0), Stops(after)
+        with suppress(InterruptedError):
+            wanted = {"seeds": 1, "steps": 1, "trained": 2048, "reporter": reporter}
+            found.append(bake_off_run(Run.open(folder), machine, ["mean"], **wanted).trained_rows_bpb)
+        steps.append(reporter.steps)
+    assert len(found) == 2
+    assert found[0] == found[1]
+    assert steps[0] > steps[1] == 3
+    assert steps[2] < steps[0]
+    assert not (folder / "bakeoff.trained").exists()
+    again = Stops(-1)
+    bake_off_run(Run.open(folder), machine, ["mean"], seeds=1, steps=1, trained=2048, reporter=again)
+    assert again.steps == 0
 
 
 def test_every_step_reads_only_what_it_and_its_needs_declare(untied: tuple[Path, dict[str, set[str]]]) -> None:

@@ -49,9 +49,7 @@ def test_trials_that_ended_are_not_done_again(tmp_path: Path) -> None:
     assert trials(data="other").of(start, 1) is None, "another recipe"
     assert trials(init={"vector_size": 3}).of(start, 1) is None, "another blend"
     assert trials(init={"max_rise": 3.0, "relative_lr": 0.1}).of(start, 1), "a gate and a teaching that it has not"
-    assert trials(init={"relative_lr": 0.1})._key(Start("distilled", 0.5), 1) != trials()._key(
-        Start("distilled", 0.5), 1
-    )
+    assert trials(init={"relative_lr": 0.1}).key(Start("distilled", 0.5), 1) != trials().key(Start("distilled", 0.5), 1)
 
     with kept.open("a") as f:
         f.write('{"key": "cut o')  # killed while it wrote

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -147,7 +148,7 @@ def bake_off(
         steps=steps,
         tokens=_tokens(context, steps),
         seeds=seeds,
-        trained_rows_bpb=_trained(context, graft, _init(recipe.init, best), trained) if trained else None,
+        trained_rows_bpb=_trained(context, graft, best, trained, trials, kept) if trained else None,
     )
 
 
@@ -167,14 +168,14 @@ class _Trials:
             except (ValueError, KeyError):  # a line that a kill cut off
                 continue
 
-    def of(self, start: Start, seed: int) -> dict[str, float] | None:
+    def of(self, start: Start, seed: int | str) -> dict[str, float] | None:
         """What a trial found, if it ended."""
-        return self._found.get(self._key(start, seed))
+        return self._found.get(self.key(start, seed))
 
-    def keep(self, start: Start, seed: int, found: dict[str, float]) -> None:
+    def keep(self, start: Start, seed: int | str, found: dict[str, float]) -> None:
         """Add a trial."""
         if self._path is not None:
-            line = {"key": self._key(start, seed), "start": start.name, "seed": seed, "found": found}
+            line = {"key": self.key(start, seed), "start": start.name, "seed": seed, "found": found}
             with self._path.open("a", encoding="utf-8") as f:
                 f.write("\n" * self._cut_off() + json.dumps(line) + "\n")
 
@@ -182,7 +183,8 @@ class _Trials:
         raw = self._path.read_bytes() if self._path and self._path.exists() else b""
         return bool(raw) and not raw.endswith(b"\n")
 
-    def _key(self, start: Start, seed: int) -> str:
+    def key(self, start: Start, seed: int | str) -> str:
+        """Of what decides a trial. seed: of its texts, or what else was done with the start."""
         init = {k: v for k, v in self._init.items() if k not in _TEACHING or start.method == "distilled"}
         return hashlib.sha256(json.dumps([self._settings, init, start.name, seed]).encode()).hexdigest()
 
@@ -230,19 +232,26 @@ def _trial(
     return measured[rows] | measured[probed] | {"seconds": seconds}
 
 
-def _trained(context: Context, graft: Any, init: Init, tokens: int) -> float:
-    """Bits per byte of target text after two epochs of the rows alone on so much of it."""
+def _trained(context: Context, graft: Any, start: Start, tokens: int, trials: _Trials, kept: Path | None) -> float:
+    """Bits per byte of target text after two epochs of the rows alone on so much of it; goes on where it stopped."""
+    seed, name = context.recipe.training.seed, f"trained on {tokens} tokens"
+    if known := trials.of(start, name):
+        return known["bpb"]
     context.reporter.say(f"training rows for two epochs of {tokens:,} tokens")
-    seed = context.recipe.training.seed
-    start_rows(context, graft, init, seed)
+    folder = kept.with_name("bakeoff.trained") / trials.key(start, name)[:16] if kept else None
+    start_rows(context, graft, _init(context.recipe.init, start), seed)
     batches = corpus_mixture(context, 0.0, seed, tokens)
-    _train_rows(context, graft, batches, max(1, 2 * len(batches.target) // batches.rows_per_step))
-    return _target(context, graft, load_expansion(context)[1])
+    _train_rows(context, graft, batches, max(1, 2 * len(batches.target) // batches.rows_per_step), folder)
+    found = _target(context, graft, load_expansion(context)[1])
+    trials.keep(start, name, {"bpb": found})
+    if folder:
+        shutil.rmtree(folder.parent)
+    return found
 
 
-def _train_rows(context: Context, graft: Any, batches: Any, steps: int) -> None:
+def _train_rows(context: Context, graft: Any, batches: Any, steps: int, checkpoints: Path | None = None) -> None:
     rates = Rates(new=context.recipe.stage[2].lr.new)
-    train_rows(context, graft, batches, schedule_of(context.recipe, BOTH, rates, steps), "probe")
+    train_rows(context, graft, batches, schedule_of(context.recipe, BOTH, rates, steps), "probe", None, checkpoints)
 
 
 def _row(name: str, trials: list[dict[str, float]]) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from vocabgraft.recipe_sections import Init, Rates
@@ -50,8 +51,17 @@ def teach(context: Context, graft: Any, init: Init, seed: int) -> None:
     graft.workspace.clear()  # half a gigabyte on a vocabulary of 262,144, and the step goes on
 
 
-def train_rows(context: Context, graft: Any, batches: Any, schedule: Any, label: str, teacher: Any = None) -> None:
-    """Train the new rows alone, in place, by a schedule of theirs."""
+def train_rows(
+    context: Context,
+    graft: Any,
+    batches: Any,
+    schedule: Any,
+    label: str,
+    teacher: Any = None,
+    checkpoints: Path | None = None,
+) -> None:
+    """Train the new rows alone, in place, by a schedule of theirs. checkpoints: their folder; it goes on from there."""
+    from vocabgraft.training.checkpoint import Checkpoints
     from vocabgraft.training.loop import train
 
     with context.reporter.bar(label, schedule.steps) as advance:
@@ -60,6 +70,7 @@ def train_rows(context: Context, graft: Any, batches: Any, schedule: Any, label:
             batches.batch,
             schedule,
             micro_batch=context.machine.micro_batch,
+            checkpoints=Checkpoints(checkpoints, context.machine.checkpoint_seconds) if checkpoints else None,
             on_step=lambda step, loss: advance(1),
             teacher=teacher,
         )
