@@ -1,7 +1,7 @@
 """Kill the steps that read and clean at random moments, go on, and compare what is published, byte by byte.
 
-    python benchmarks/data_kills.py             50 kills for each engine and number of workers: about half an hour
-    python benchmarks/data_kills.py --quick     2 kills for each: at most 3 minutes
+    python benchmarks/data_kills.py             50 kills for each engine and number of workers: hours, most of it Ray
+    python benchmarks/data_kills.py --quick     2 kills for each engine with 2 workers: minutes
 
 Engines are embedded and datatrove's local and Ray executors, with 1, 2 and 4 workers, over files of Korean sentences
 with duplicates, near-duplicates, personal data and bad records. Half of the kills are of the run itself, half of a
@@ -187,18 +187,19 @@ def cell(place: Place, engine: str, workers: int, wanted: int, expected: list[An
 def main() -> None:
     """Every engine that is installed, every number of workers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="2 kills for each engine and number of workers")
+    parser.add_argument("--quick", action="store_true", help="2 kills for each engine, 2 workers")
     parser.add_argument("--kills", type=int, default=50, help="for each engine and number of workers")
     parser.add_argument("--workers", type=int, choices=WORKERS, action="append", help="so many workers alone")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="this engine alone")
     options = parser.parse_args()
     wanted, cells = 2 if options.quick else options.kills, {}
+    counts = options.workers or ((2,) if options.quick else WORKERS)
     missing = [name for name, needs in ENGINES.items() if not all(map(importlib.util.find_spec, needs))]
     with tempfile.TemporaryDirectory() as scratch:
         place = Place(Path(scratch))
         _, expected = undisturbed(place, "alone", place.recipe("scale.workers=1"))
         for engine in (name for name in options.engine or ENGINES if name not in missing):
-            for workers in options.workers or WORKERS:
+            for workers in counts:
                 cells[f"{engine}-{workers}"] = cell(place, engine, workers, wanted, expected)
         told = place.errors.read_text("utf-8").splitlines()[-3:] if any(c["blocked"] for c in cells.values()) else []
     totals = {key: sum(c[key] for c in cells.values()) for key in ("kills", "blocked", "diverged")}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from unicodedata import normalize
 
 import pytest
 
@@ -73,16 +74,17 @@ def test_personal_data_of_a_tuning_pair_is_treated_like_that_of_a_text(recipe, t
     path, number = tmp_path / "pairs.jsonl", "010-1234-5678"
     rows = [
         {"instruction": f"환자의 연락처 {number}을 적으세요.", "response": f"연락처는 {number}입니다."},
-        {"instruction": "소금을 줄이면 왜 좋은가요?", "response": "혈압이 내려갑니다."},
+        {"instruction": "왜 좋은가요?", "response": "혈압이 내려갑니다."},
+        {"instruction": "누구인가요?", "response": normalize("NFD", "환자명: 김철수")},
     ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     pairs, counts = tuning_pairs(
         recipe("instruct.questions=[]", f"instruct.instructions=['{path}']", f"data.privacy={privacy}")
     )
     texts = ["\n".join(pair) for pair in pairs]
-    assert counts["examples"] == len(pairs) == (1 if privacy == "drop" else 2)
-    assert counts["dropped"] == ({"holds personal data": 1} if privacy == "drop" else {})
-    assert counts["privacy"] == ({} if privacy == "keep" else {"phone": 2})
+    assert counts["examples"] == len(pairs) == (1 if privacy == "drop" else 3)
+    assert counts["dropped"] == ({"holds personal data": 2} if privacy == "drop" else {})
+    assert counts["privacy"] == ({} if privacy == "keep" else {"name": 1, "phone": 2})
     assert sum(text.count(number) for text in texts) == (2 if privacy == "keep" else 0)
 
 

@@ -26,6 +26,7 @@ _NAMES_A_PLACE = re.compile(
     rf"| ?\([가-힣 ]{{0,12}}{_OFFICE}(?=[ )에의,])"
 )
 _LIVES = re.compile(r"^.{0,12}?(?:거주|산다|살)", re.DOTALL)
+_OF_A_HOME = re.compile(r"(?:주소지?|거주지?|자택|본적|배송지|집)(?:[은는])?\s?[:=|]?\s?$")
 
 _DISTRICT = re.compile(r" ?[가-힣]{1,5}[시군구] ")
 _HANGUL_END = re.compile(r"[가-힣]$")
@@ -83,8 +84,8 @@ def find_addresses(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _public(text: str, start: int, end: int) -> bool:
-    named = _NAMES_A_PLACE.match(text, end)
-    if not named and not _OF_A_PLACE.search(text[max(0, start - 8) : start]):
+    named, before = _NAMES_A_PLACE.match(text, end), text[max(0, start - 8) : start]
+    if _OF_A_HOME.search(before) or not (named or _OF_A_PLACE.search(before)):
         return False
     return not _LIVES.search(text[named.end() if named else end :][:20])
 

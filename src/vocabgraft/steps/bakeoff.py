@@ -245,7 +245,7 @@ def _trained(context: Context, graft: Any, start: Start, tokens: int, trials: _T
     found = _target(context, graft, load_expansion(context)[1])
     trials.keep(start, name, {"bpb": found})
     if folder:
-        shutil.rmtree(folder.parent)
+        shutil.rmtree(folder.parent, ignore_errors=True)  # a short training wrote none
     return found
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from vocabgraft.corpus.document import Tally
 from vocabgraft.errors import DataError
@@ -116,7 +117,7 @@ def _without_personal(recipe: Recipe, pairs: list[tuple[str, str]]) -> tuple[lis
     guard, personal = privacy_guard(recipe.data.privacy, recipe.data.privacy_key), Counter[str]()
     kept = []
     for pair in pairs:
-        (asked, in_asked), (answered, in_answer) = map(guard, pair)
+        (asked, in_asked), (answered, in_answer) = (guard(normalize("NFC", text)) for text in pair)
         personal.update(in_asked + in_answer)
         if asked is not None and answered is not None:
             kept.append((asked, answered))
