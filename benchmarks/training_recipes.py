@@ -1,7 +1,7 @@
 """Which path is worth its CPU-seconds: EEVE's seven stages, the lean path, or adapters without any new piece.
 
     python benchmarks/training_recipes.py            3 seeds, 900 CPU-seconds a training: hours; not run to its end yet
-    python benchmarks/training_recipes.py --quick    1 seed, 45 CPU-seconds, 512 pieces: more than 3 minutes without AVX-512
+    python benchmarks/training_recipes.py --quick    1 seed, 45 CPU-seconds, 512 pieces; slow without AVX-512
 
 eeve7   the preset of that name: seven stages
 lean    the preset of that name, new rows untied: output rows over kept hidden states, then adapters and new rows
