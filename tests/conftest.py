@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -51,7 +51,7 @@ class World:
         size: int | None = self.expansion.rows
         return size
 
-    def graft(self, *, dtype: str = "float32", rank: int = 0, untie: bool = False) -> Any:
+    def graft(self, *, dtype: str = "float32", rank: int = 0, untie: bool = False, device: str = "cpu") -> Any:
         """A fresh live model with its rows; with a rank, adapters on q_proj and down_proj that already do something."""
         import torch
 
@@ -60,7 +60,7 @@ class World:
         from vocabgraft.training import lora
         from vocabgraft.training.graft import Graft
 
-        model = load_model(self.base, dtype=dtype)
+        model = load_model(self.base, dtype=dtype, device=device)
         grow(model, self.size)
         graft = Graft(model, Rows(model, self.ids, untie=untie))
         if rank:
@@ -69,7 +69,7 @@ class World:
             with torch.no_grad():
                 for name, adapter in graft.adapters.items():
                     if name.endswith(".lora_B"):
-                        adapter.normal_(0.0, 0.05, generator=generator)
+                        adapter.copy_(torch.empty(adapter.shape).normal_(0.0, 0.05, generator=generator))
         return graft
 
     def mixture(self, *, window: int = 48, rows_per_step: int = 4) -> Any:
@@ -100,17 +100,29 @@ def english() -> tuple[str, ...]:
     return _prose("english")
 
 
-@pytest.fixture(scope="session")
-def families() -> ModuleType:
-    """tests/tokenizer/families.py; pytest's importlib mode has no way to import it by name."""
-    path = Path(__file__).parent / "tokenizer" / "families.py"
-    spec = importlib.util.spec_from_file_location("families", path)
+def _module(path: str) -> ModuleType:
+    """A file beside the tests; pytest's importlib mode has no way to import it by name."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["families"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def families() -> ModuleType:
+    """tests/tokenizer/families.py."""
+    return _module("tokenizer/families.py")
+
+
+@pytest.fixture
+def second_device() -> Iterator[None]:
+    """A device 'cuda' that shows what code forgets to move (tests/second_device.py)."""
+    with _module("second_device.py").second_device():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,10 @@ class Block:
     def __len__(self) -> int:
         return len(self.old)
 
+    def part(self, chosen: slice, device: torch.device) -> Block:
+        """Some of its tokens, on a device."""
+        return Block(*(getattr(self, name)[chosen].to(device) for name in _PARTS))
+
 
 @dataclass(frozen=True)
 class Shard:

@@ -110,21 +110,22 @@ def loss_and_gradients(
     """Mean nats a token, and its gradient (N, D) float32, for each set of rows (N, D)."""
     sets, count = len(rows), len(rows[0])
     live = torch.cat([r.to(dtype) for r in rows])
-    losses = torch.zeros(sets, dtype=torch.float64)
-    gradient = torch.zeros(len(live), live.shape[1])
+    losses = torch.zeros(sets, dtype=torch.float64, device=live.device)
+    gradient = torch.zeros(len(live), live.shape[1], device=live.device)
     for at in range(0, len(block), _TOGETHER):
-        part = slice(at, at + _TOGETHER)
-        hidden, place = block.hidden[part].to(dtype), block.place[part].long()
+        part = block.part(slice(at, at + _TOGETHER), live.device)
+        hidden, place = part.hidden.to(dtype), part.place.long()
         raw = (hidden @ live.T).float()
         logits = capped(raw, softcap).view(len(hidden), sets, count)
-        whole = torch.logaddexp(block.old[part][:, None], logits.logsumexp(2))
+        whole = torch.logaddexp(part.old[:, None], logits.logsumexp(2))
         new = place >= 0
-        target = block.target[part][:, None].expand(-1, sets).clone()
+        target = part.target[:, None].expand(-1, sets).clone()
         target[new] = logits[new].gather(2, place[new][:, None, None].expand(-1, sets, 1))[:, :, 0]
         losses += (whole - target).double().sum(0)
         p = (logits - whole[:, :, None]).exp_()
-        p[new] = p[new].scatter_add(
-            2, place[new][:, None, None].expand(-1, sets, 1), torch.full((int(new.sum()), sets, 1), -1.0)
+        taken = p[new]
+        p[new] = taken.scatter_add(
+            2, place[new][:, None, None].expand(-1, sets, 1), taken.new_full((len(taken), sets, 1), -1.0)
         )
         slope = p.flatten(1)
         if softcap is not None:
