@@ -47,7 +47,7 @@ from vocabgraft.training.chat import ChatFormat
 DATA = Path("../shared/data")
 TEXTS = {"korean": "ko/medical_law.jsonl.zst", "english": "en/medical.jsonl.zst"}
 QUESTIONS = {"korean": "kormedmcqa_train_valid.jsonl.zst", "english": "english_medical.jsonl.zst"}
-COMPRESSED, GGUF = ("rtn", "awq", "gptq", "w8a16"), ("q4_1", "q8_0")
+COMPRESSED, GGUF = ("rtn", "awq", "gptq", "w8a16"), ("q4_1", "q4_k_m", "q8_0")
 WINDOW = 512  # bytes of text scored at a time: many windows of little text
 # Run by the environment's Python: every packed weight as compressed-tensors itself gives it.
 THEIRS = """
