@@ -36,6 +36,13 @@ LAW = [
     "--set", "tokenizer.min_count=5",
     "--set", "training.tokens_per_step=256",
 ]  # fmt: skip
+QUICK = [
+    "--budget", "smoke",
+    "--set", "init.tokens=512",
+    "--set", "init.tokens_per_step=256",
+    "--set", "training.tokens_per_step=256",
+    "--set", "evaluate.probe_bytes=2048",
+]  # fmt: skip
 TRAINED = 131_072  # tokens an epoch of the rows that show what a start could win
 # Teaching beyond the default's 4,096 tokens. SmolLM2's base spells Korean in four times as many tokens, so its lessons
 # are noisier: larger steps of more text (docs/log.md).
@@ -101,7 +108,7 @@ def main() -> None:
     if not arguments.quick and not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
-    settings = ["--budget", "smoke", "--set", "init.tokens=1024"] if arguments.quick else LAW
+    settings = QUICK if arguments.quick else LAW
     if not arguments.quick:
         settings = [*settings, *own_start("any-language" if arguments.smollm2 else RECIPE)]
     if arguments.smollm2:
@@ -113,7 +120,7 @@ def main() -> None:
         folder = str(Path(scratch) / "run" if arguments.quick else Path("runs") / f"bakeoff-{name}")
         longer = None if arguments.quick else taught_longer(folder, settings, LONGER[name])
         vocabgraft("run", RECIPE, *settings, "--folder", folder, "--until", "21-resize")
-        trained = str(TRAINED // 64 if arguments.quick else TRAINED)
+        trained = str(TRAINED // 256 if arguments.quick else TRAINED)
         found = json.loads(vocabgraft("bakeoff", folder, *probe, "--trained", trained, "--json"))
         print(json.dumps(figures(found, longer, LONGER[name])))
 

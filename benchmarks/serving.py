@@ -1,6 +1,6 @@
 """How fast a served model writes and reads Korean: the base against an expanded model, every format and engine.
 
-    python benchmarks/serving.py              llama.cpp f16, q8_0, q4_k_m, transformers bf16, f32, vLLM where there is one
+    python benchmarks/serving.py              llama.cpp f16, q8_0, q4_k_m, transformers bf16, f32, vLLM where it is
     python benchmarks/serving.py --quick      one passage each, transformers f32 only; at most 3 minutes
     python benchmarks/serving.py --threads 2 --engine llama.cpp
 
