@@ -4,7 +4,7 @@
     python benchmarks/embedding_start.py --quick     the same with 512 pieces of our samples, at most 3 minutes
 
 `seconds` is of the recipe's default start alone, `step_seconds` and `peak_gb` of the whole of step 22 with it.
-`english_kl` is in nats a token on the first 64 kB of wikitext-2's test text, `kl_bound` log(1 + k / n). `shape_4b` is a
+`english_kl` is in nats a token on the first 64 kB (quick: 8) of wikitext-2's test text, `kl_bound` log(1 + k / n). `shape_4b` is a
 matrix of 262,144 x 2,560 random bf16 numbers, memory-mapped from a file as safetensors does: `extra_gb` is memory that
 is not the file's. Beside ours: transformers' `resize_token_embeddings(mean_resizing=True)`, measured as a start of the
 same pieces, and mergekit-tokensurgeon's OMP (when installed) on the same vectors: atoms, weights, time. Last line: one
@@ -90,21 +90,22 @@ def mean_resizing(context: Context, count: int) -> torch.Tensor:
     return found
 
 
-def wikitext(context: Context, graft: Any) -> Any:
-    """English that is in no corpus of ours as the base sees it; held-out replay text where it is not at hand."""
+def wikitext(context: Context, graft: Any, size: int) -> Any:
+    """English that is in no corpus of ours as the base sees it, so many bytes; held-out replay text where it is not at
+    hand."""
     if not WIKITEXT.is_file():
         return old_text(context, graft)
-    base, text = context.base_folder(), WIKITEXT.read_text("utf-8")[:65_536]
+    base, text = context.base_folder(), WIKITEXT.read_text("utf-8")[:size]
     texts = [text[at : at + 1024] for at in range(0, len(text), 1024)]
     return OldText(graft.model, load_tokenizer(base), texts, graft.rows.ids, bos=bos_of(base)[0])
 
 
-def starts(context: Context) -> dict[str, dict[str, float]]:
-    """Bits per byte of target text and English KL at once: the recipe's start, its start at full size, and
-    transformers' rows."""
+def starts(context: Context, size: int) -> dict[str, dict[str, float]]:
+    """Bits per byte of target text and English KL (on so many bytes) at once: the recipe's start, its start at full
+    size, and transformers' rows."""
     graft = open_state(context, None, with_adapters=False)
     untouched = {k: v.clone() for k, v in graft.rows.state().items()}
-    english, folder = wikitext(context, graft), load_expansion(context)[1]
+    english, folder = wikitext(context, graft, size), load_expansion(context)[1]
     found = {"base": {"bpb": probe(context, graft.model, context.base_folder(), ("target",))["target"]}}
 
     def measured(seconds: float) -> dict[str, float]:
@@ -177,7 +178,7 @@ def main() -> None:
         expansion, _ = load_expansion(context)
         new = NewPieces(expansion.ids, expansion.pieces, expansion.parts)
         rows = json.loads(run.path("21-resize", "rows.json").read_text("utf-8"))["rows"]
-        found = starts(context)
+        found = starts(context, 8_192 if arguments.quick else 65_536)
         name = next(n for n in found if "@" in n)
         print(found, file=sys.stderr)
         print(
