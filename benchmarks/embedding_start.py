@@ -4,11 +4,11 @@
     python benchmarks/embedding_start.py --quick     the same with 512 pieces of our samples, at most 3 minutes
 
 `seconds` is of the recipe's default start alone, `step_seconds` and `peak_gb` of the whole of step 22 with it.
-`english_kl` is in nats a token on the first 64 kB (quick: 8) of wikitext-2's test text, `kl_bound` log(1 + k / n). `shape_4b` is a
-matrix of 262,144 x 2,560 random bf16 numbers, memory-mapped from a file as safetensors does: `extra_gb` is memory that
-is not the file's. Beside ours: transformers' `resize_token_embeddings(mean_resizing=True)`, measured as a start of the
-same pieces, and mergekit-tokensurgeon's OMP (when installed) on the same vectors: atoms, weights, time. Last line: one
-JSON object.
+`english_kl` is in nats a token on the first 64 kB (quick: 8) of wikitext-2's test text, `kl_bound` log(1 + k / n).
+`shape_4b` is a matrix of 262,144 x 2,560 random bf16 numbers, memory-mapped from a file as safetensors does: `extra_gb`
+is memory that is not the file's. Beside ours: transformers' `resize_token_embeddings(mean_resizing=True)`, measured as
+a start of the same pieces, and mergekit-tokensurgeon's OMP (when installed) on the same vectors: atoms, weights, time.
+Last line: one JSON object.
 """
 
 from __future__ import annotations
