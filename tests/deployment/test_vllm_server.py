@@ -40,6 +40,7 @@ with open(%(log)r, "w") as f:
     json.dump({"argv": sys.argv[1:], "env": seen, "pids": [os.getpid(), worker]}, f)
 if %(dies)r:
     print("ValueError: not enough KV cache; key", os.environ["VLLM_API_KEY"])
+    print("(Worker) ERROR ValueError: no kernel. Reasons: \\n(Worker) ERROR this kernel wants 4 bits")
     print("at a line of a trace\\n" * 40 + "RuntimeError: engine core initialization failed")
     sys.exit(1)
 
@@ -176,6 +177,7 @@ def test_a_vllm_that_dies_is_quoted_with_what_failed_first_and_without_the_key(s
     with pytest.raises(ModelError, match="not enough KV cache") as error, VllmServer(folder, key="sesame", name="m"):
         pass
     assert "sesame" not in str(error.value)
+    assert "wants 4 bits" in str(error.value)
     assert str(error.value).endswith("engine core initialization failed")
     assert len(str(error.value).splitlines()) < 25
 

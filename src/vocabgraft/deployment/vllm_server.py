@@ -18,6 +18,7 @@ import socket
 import subprocess
 import tempfile
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -130,8 +131,12 @@ class VllmServer:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").replace(self.key, "…").splitlines()
         end = lines[-_LOG_LINES:]
-        # What its first process says last is only that a worker failed; why stands where the worker's error does.
-        causes = [line for line in dict.fromkeys(lines[:-_LOG_LINES]) if _CAUSE.search(line)][:_CAUSES]
+        # What its first process says last is only that a worker failed; why stands where the worker's error does, or on
+        # the line behind it.
+        causes: dict[str, None] = {}
+        for line, behind in pairwise(lines[:-_LOG_LINES]):
+            if _CAUSE.search(line) and len(causes) < _CAUSES:
+                causes |= dict.fromkeys([line, behind] if line.rstrip().endswith(":") else [line])
         return "\n".join(f"  {line}" for line in [*causes, *(["…"] if causes else []), *end])
 
 
