@@ -41,7 +41,7 @@ QUICK = [
     "--set", "init.tokens=512",
     "--set", "init.tokens_per_step=256",
     "--set", "training.tokens_per_step=256",
-    "--set", "evaluate.probe_bytes=2048",
+    "--set", "evaluate.probe_bytes=1024",
 ]  # fmt: skip
 TRAINED = 131_072  # tokens an epoch of the rows that show what a start could win
 # Teaching beyond the default's 4,096 tokens. SmolLM2's base spells Korean in four times as many tokens, so its lessons
@@ -120,7 +120,7 @@ def main() -> None:
         folder = str(Path(scratch) / "run" if arguments.quick else Path("runs") / f"bakeoff-{name}")
         longer = None if arguments.quick else taught_longer(folder, settings, LONGER[name])
         vocabgraft("run", RECIPE, *settings, "--folder", folder, "--until", "21-resize")
-        trained = str(TRAINED // 256 if arguments.quick else TRAINED)
+        trained = str(TRAINED // 512 if arguments.quick else TRAINED)
         found = json.loads(vocabgraft("bakeoff", folder, *probe, "--trained", trained, "--json"))
         print(json.dumps(figures(found, longer, LONGER[name])))
 
