@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from embedding_bakeoff import LAW, RECIPE, vocabgraft
+from embedding_bakeoff import LAW, QUICK, RECIPE, vocabgraft
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -167,7 +167,7 @@ def main() -> None:
         print(json.dumps({"skipped": "../shared/data is not here; this benchmark needs the development data"}))
         return
     with tempfile.TemporaryDirectory() as place:
-        scratch, settings = Path(place), ["--budget", "smoke"] if arguments.quick else LAW
+        scratch, settings = Path(place), QUICK if arguments.quick else LAW
         vocabgraft("run", RECIPE, *settings, "--folder", str(scratch / "run"), "--until", "22-initialise")
         run = Run.open(scratch / "run")
         manifest = run.manifest("22-initialise")
