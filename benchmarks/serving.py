@@ -129,6 +129,10 @@ def bandwidth(rounds: int = 8) -> float:
     return best
 
 
+class NotUp(Exception):
+    """A server that did not come up: on a CPU vLLM keeps most of the memory, and two of them may not fit."""
+
+
 @contextmanager
 def served(form: Format, model: Path, threads: int) -> Iterator[tuple[Client, int]]:
     """A server in a process of its own, and the id of the process."""
@@ -141,7 +145,7 @@ def served(form: Format, model: Path, threads: int) -> Iterator[tuple[Client, in
             assert process.stdout is not None
             told = process.stdout.readline()
             if not told:
-                raise SystemExit(f"{form.engine} {form.name}: the server did not come up")
+                raise NotUp(f"{form.engine} {form.name}: the server did not come up")
             address = json.loads(told)
             yield Client(address["url"], address["key"], form.engine), process.pid
         finally:
@@ -298,9 +302,14 @@ def main() -> None:
     passages = cut(held, letters, rounds + 1)
     spelt = {name: sum(map(len, held)) / count(folder, held) for name, folder in folders.items()}
     limit = bandwidth()
-    rows = []
+    rows, failed = [], []
     for form in formats(arguments.engine or ["llama.cpp", "transformers", "vllm"], arguments.quick):
-        rows.append(measure(form, folders, passages, spelt, arguments.threads))
+        try:
+            rows.append(measure(form, folders, passages, spelt, arguments.threads))
+        except NotUp as e:
+            failed.append(str(e))
+            say(str(e))
+            continue
         print("\n".join(table(rows[-1:], limit)), file=sys.stderr)
     print("\n".join(table(rows, limit)))
     told = {
@@ -311,6 +320,7 @@ def main() -> None:
         "bandwidth_gb_s": limit / 1e9,
         "threads": arguments.threads,
         "rows": rows,
+        "not_up": failed,
     }
     print(json.dumps(rounded(told), ensure_ascii=False))
 
