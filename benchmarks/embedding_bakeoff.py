@@ -1,6 +1,6 @@
 """Ways to start new rows, side by side on a real model: every method, at once and after a probe, over seeds.
 
-    python benchmarks/embedding_bakeoff.py             medical law, 6,143 pieces, 3 seeds of 50 steps: over an hour
+    python benchmarks/embedding_bakeoff.py             medical law, 6,143 pieces, 3 seeds of 50 steps: many hours
     python benchmarks/embedding_bakeoff.py --smollm2   the same on SmolLM2-135M, pieces appended
     python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: 5 CPU-minutes on AVX2
 
