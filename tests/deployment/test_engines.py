@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ from vocabgraft.tokenizer.measure import load_tokenizer
 
 pytest.importorskip("xllamacpp")
 
+ENDLESS = 1 << 16
+"""Tokens: a quick core writes 4,300 of these a second, so this many take a quarter of a minute and more."""
+
 QUESTION = [{"role": "user", "content": "고혈압이란 무엇인가요?"}]
 
 
@@ -34,6 +39,17 @@ def folder(tied_world) -> Path:
 def gguf_file(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     export_gguf(folder, out, quantization="f16")
+    return out
+
+
+@pytest.fixture(scope="module")
+def endless_gguf(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with room for ENDLESS tokens, so that no machine is at the end of its answer soon."""
+    long = Path(shutil.copytree(folder, tmp_path_factory.mktemp("endless") / "long"))
+    config = json.loads((long / "config.json").read_text("utf-8"))
+    (long / "config.json").write_text(json.dumps(config | {"max_position_embeddings": ENDLESS}), "utf-8")
+    out = long.parent / "endless.gguf"
+    export_gguf(long, out, quantization="f16")
     return out
 
 
@@ -147,25 +163,25 @@ def test_a_model_that_is_another_is_noticed(server: Client, tmp_path: Path, tied
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("engine", ["llama.cpp", "transformers"])
-def test_a_server_stops_while_it_writes(engine: Engine, stream: bool, folder: Path, gguf_file: Path) -> None:
-    model, most, said = (gguf_file, 8000, list[object]()) if engine == "llama.cpp" else (folder, 2000, [])
+def test_a_server_stops_while_it_writes(engine: Engine, stream: bool, folder: Path, endless_gguf: Path) -> None:
+    model, most, said = (endless_gguf, ENDLESS - 100, list[object]()) if engine == "llama.cpp" else (folder, 2000, [])
 
     def ask(client: openai.OpenAI) -> None:
         try:
             wish = {"model": "m", "prompt": "혈압", "max_tokens": most, "temperature": 0, "stream": stream}
-            found = client.completions.create(**wish, extra_body={"ignore_eos": True} if most == 8000 else {})
+            found = client.completions.create(**wish, extra_body={"ignore_eos": True} if engine == "llama.cpp" else {})
             said.extend(found if stream else [found])
         except (openai.APIError, httpx.HTTPError) as e:
             said.append(e)
 
-    place = {"threads": 1, "context": 8192, "dtype": "float32"}
+    place = {"threads": 1, "context": ENDLESS, "dtype": "float32"}
     with ExitStack() as stack:
         server = stack.enter_context(open_server(engine, model, key=new_key(), **place))
         client = stack.enter_context(openai.OpenAI(base_url=f"{server.url}/v1", api_key=server.key, max_retries=0))
         asking = threading.Thread(target=ask, args=[client], daemon=True)
         asking.start()
         time.sleep(0.5)
-        assert asking.is_alive(), said[-1:]
+        assert asking.is_alive(), str(said[-1:])[:300]
         stopping = threading.Thread(target=stack.close, daemon=True)
         stopping.start()
         stopping.join(20)
