@@ -5,8 +5,9 @@
     python benchmarks/serving.py --threads 2 --engine llama.cpp
 
 Base: Gemma 3 270M; expanded: the same with 6,000 Korean pieces (`expanded.py`; the first run makes it and the GGUF
-files, a few minutes that are not counted). Both are up at once, each in a process of its own, and are asked in turn, so
-that a busy machine is as busy for one as for the other.
+files, a few minutes that are not counted). Both are up at once, each in a process of its own, and are asked in turn,
+so that a busy machine is as busy for one as for the other. vLLM's are up one after the other: on a CPU it keeps most of
+the memory that is free.
 
 What is written is not left to the models: an untrained one writes noise, and noise of any length. Each reads a passage
 of held-out prose and then writes as many tokens as the next one costs the base, no more and no fewer (`ignore_eos`). A
@@ -37,7 +38,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -130,14 +131,14 @@ def bandwidth(rounds: int = 8) -> float:
 
 
 class NotUp(Exception):
-    """A server that did not come up: on a CPU vLLM keeps most of the memory, and two of them may not fit."""
+    """A server that did not come up; the other rows are measured all the same."""
 
 
 @contextmanager
 def served(form: Format, model: Path, threads: int) -> Iterator[tuple[Client, int]]:
     """A server in a process of its own, and the id of the process."""
     command = [sys.executable, __file__, "--serve", form.engine, str(model), form.dtype, str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -208,33 +209,40 @@ def children(pid: int) -> list[int]:
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()]
 
 
+def figures(seen: list[dict[str, float]], spelt: float) -> dict[str, float]:
+    """Speeds of one model. spelt: characters of prose that one of its tokens spells."""
+    speed, cpu = (1 / statistics.median(f[key] for f in seen) for key in ("each", "cpu_each"))
+    return {
+        "tokens_s": speed,
+        "characters_s": speed * spelt,
+        "tokens_cpu_s": cpu,
+        "characters_cpu_s": cpu * spelt,
+        "first_token_s": statistics.median(f["first"] for f in seen),
+    }
+
+
 def measure(
     form: Format, folders: dict[str, Path], passages: list[str], spelt: dict[str, float], threads: int
 ) -> dict[str, Any]:
-    """One row: both models, in turn. spelt: characters of prose that a token of each spells."""
+    """One row. spelt: characters of prose that a token of each model spells."""
     models = {name: form.model(folder) for name, folder in folders.items()}
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in models}
     row: dict[str, Any] = {"engine": form.engine, "format": form.name}
-    with served(form, models["base"], threads) as base, served(form, models["expanded"], threads) as other:
-        servers = {"base": base, "expanded": other}
-        for server, _ in servers.values():
-            server.complete(passages[0], max_tokens=2)  # the first request pays for what is only made once
-        for before, passage in pairwise(passages):
-            tokens = count(folders["base"], [passage])
+    for names in [[n] for n in models] if form.engine == "vllm" else [list(models)]:
+        with ExitStack() as stack:
+            servers = {n: stack.enter_context(served(form, models[n], threads)) for n in names}
+            for server, _ in servers.values():
+                server.complete(passages[0], max_tokens=2)  # the first request pays for what is only made once
+            for before, passage in pairwise(passages):
+                tokens = count(folders["base"], [passage])
+                for name, (server, pid) in servers.items():
+                    seen[name].append(written(server, pid, before, tokens))
             for name, (server, pid) in servers.items():
-                seen[name].append(written(server, pid, before, tokens))
-        for name, (server, pid) in servers.items():
-            speed, cpu = (1 / statistics.median(f[key] for f in seen[name]) for key in ("each", "cpu_each"))
-            row[name] = {
-                "tokens_s": speed,
-                "characters_s": speed * spelt[name],
-                "tokens_cpu_s": cpu,
-                "characters_cpu_s": cpu * spelt[name],
-                "first_token_s": statistics.median(f["first"] for f in seen[name]),
-                "free_characters_s": free(server, passages[0]),
-                "memory_gb": peak_gb(pid),
-                "gb_per_token": form.bytes_per_token(models[name]) / 1e9,
-            }
+                row[name] = figures(seen[name], spelt[name]) | {
+                    "free_characters_s": free(server, passages[0]),
+                    "memory_gb": peak_gb(pid),
+                    "gb_per_token": form.bytes_per_token(models[name]) / 1e9,
+                }
     for key in ("characters_s", "characters_cpu_s"):
         row[f"{key}_gain"] = row["expanded"][key] / row["base"][key]
     return row
