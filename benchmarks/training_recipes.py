@@ -1,7 +1,7 @@
 """Which path is worth its CPU-seconds: EEVE's seven stages, the lean path, or adapters without any new piece.
 
-    python benchmarks/training_recipes.py            3 seeds, 900 CPU-seconds a training: hours; not run to its end yet
-    python benchmarks/training_recipes.py --quick    1 seed, 45 CPU-seconds, 512 pieces; slow without AVX-512
+    python benchmarks/training_recipes.py            3 seeds, 900 CPU-seconds a training: hours
+    python benchmarks/training_recipes.py --quick    our samples, 512 pieces, 1 seed, one step a stage, no pilot
 
 eeve7   the preset of that name: seven stages
 lean    the preset of that name, new rows untied: output rows over kept hidden states, then adapters and new rows
@@ -10,8 +10,8 @@ qlora   LoRA on an NF4 body, the base's own tokenizer (`law.py`'s control)
 All train on medical law with English medical text beside it, from the same rows of the same start. A pilot of one step
 a stage tells what a token costs; tokens of all stages are then scaled alike, so that ways use the same CPU-seconds;
 what they did use is told. Measured merged, in bf16: bits per byte on held-out text of the law it trained on, on Korean
-text of other kinds, and on English. Full runs are kept in runs/recipes and go on where they were. Needs ../shared/data;
-says so and stops without it. Last line: one JSON object.
+text of other kinds, and on English. Full runs are kept in runs/recipes and go on where they were; they need
+../shared/data, and say so and stop without it. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from vocabgraft.evaluation.statistics import mean_of_runs, paired_change
 from vocabgraft.machine import detect
 from vocabgraft.models.load import load_model
 from vocabgraft.recipe import load_recipe
+from vocabgraft.recipe_sections import Stage
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Silent
 from vocabgraft.steps.data import probe_windows
@@ -45,33 +48,59 @@ from vocabgraft.training.graft import tensor_ids
 
 RECIPE, LAST = "korean-gemma-270m", "37-stage7"
 WAYS = {"eeve7": ["preset=eeve7"], "lean": ["preset=lean", "init.row_untied=true"]}
-LAW = [f'data.target=["{DATA}/ko/medical_law.jsonl.zst"]', f'data.replay=["{DATA}/en/medical.jsonl.zst"]']
 OTHERS = {"msdocs": "ko/msdocs.jsonl.zst", "reviews": "ko/nsmc_reviews.txt.zst"}
 PILOT = 1024  # tokens a stage
-PROBES = ["evaluate.probe_bytes=4096"]  # between stages only; what is reported is measured on more, at the end
 
 
-def run(folder: Path, budget: str, settings: list[str], until: str = LAST) -> Run:
-    """The recipe up to a step, in a process of its own; what is done is not done again."""
-    command = [sys.executable, "-m", "vocabgraft", "run", RECIPE, "--folder", str(folder), "--budget", budget]
-    command += ["--until", until, *(word for s in [*LAW, *PROBES, *settings] for word in ("--set", s))]
+@dataclass(frozen=True)
+class Plan:
+    """How much is trained and measured. seconds: CPU-seconds of a training; None for one step a stage."""
+
+    budget: str
+    seconds: float | None
+    settings: list[str]
+    measured_bytes: int
+    trial_steps: int
+
+
+LAW = [
+    f'data.target=["{DATA}/ko/medical_law.jsonl.zst"]',
+    f'data.replay=["{DATA}/en/medical.jsonl.zst"]',
+    "evaluate.probe_bytes=4096",  # between stages only; what is reported is measured on more, at the end
+]
+QUICK = Plan(
+    "smoke",
+    None,
+    ["init.tokens=256", "init.tokens_per_step=256", "training.tokens_per_step=256", "evaluate.probe_bytes=1024"],
+    2048,
+    2,
+)
+
+
+def run(folder: Path, plan: Plan, settings: list[str]) -> Run:
+    """The recipe up to its last stage, in a process of its own; what is done is not done again."""
+    command = [sys.executable, "-m", "vocabgraft", "run", RECIPE, "--folder", str(folder), "--budget", plan.budget]
+    command += ["--until", LAST, *(word for s in [*plan.settings, *settings] for word in ("--set", s))]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return Run.open(folder)
 
 
-def spent(run: Run) -> dict[str, float]:
-    """CPU-seconds of each stage."""
+def spent(run: Run, metric: str = "cpu_seconds") -> list[float]:
+    """CPU-seconds, or another figure, of each stage."""
     keys = [f"3{n}-stage{n}" for n in range(1, len(run.recipe.stage) + 1)]
-    return {k: m.metrics["cpu_seconds"] for k in keys if (m := run.manifest(k))}
+    return [m.metrics[metric] for k in keys if (m := run.manifest(k))]
 
 
-def scaled(way: str, budget: str, settings: list[str], pilot: Run, cpu_seconds: float) -> list[str]:
+def least(stage: Stage, step: int) -> int:
+    """Tokens of the shortest training there is; stages over kept hidden states hold one step out."""
+    return 2 * step if stage.cached else step
+
+
+def scaled(stages: Sequence[Stage], pilot: Run, cpu_seconds: float) -> list[str]:
     """Settings that give each stage the same multiple of its tokens, so that all cost so much together."""
-    planned = [s.tokens for s in load_recipe(RECIPE, [*LAW, *settings], budget).stage]
-    tried = [pilot.manifest(k).metrics["tokens"] for k in spent(pilot)]
-    each = [seconds / tokens for seconds, tokens in zip(spent(pilot).values(), tried, strict=True)]
-    factor = cpu_seconds / sum(cost * tokens for cost, tokens in zip(each, planned, strict=True))
-    return [f"stage.{n}.tokens={max(PILOT, round(factor * tokens))}" for n, tokens in enumerate(planned)]
+    each = [seconds / tokens for seconds, tokens in zip(spent(pilot), spent(pilot, "tokens"), strict=True)]
+    factor = cpu_seconds / sum(cost * stage.tokens for cost, stage in zip(each, stages, strict=True))
+    return [f"stage.{n}.tokens={max(least(s, PILOT), round(factor * s.tokens))}" for n, s in enumerate(stages)]
 
 
 def begun(folder: Path, name: str, before: str) -> Path:
@@ -83,15 +112,18 @@ def begun(folder: Path, name: str, before: str) -> Path:
     return folder / name
 
 
-def ours(way: str, folder: Path, budget: str, seed: int, cpu_seconds: float) -> tuple[Run, float]:
+def ours(way: str, folder: Path, plan: Plan, seed: int) -> tuple[Run, float]:
     """A pilot, then the run; what its stages used."""
-    settings = [*WAYS[way], f"training.seed={seed}"]
-    stages = len(load_recipe(RECIPE, [*LAW, *settings], budget).stage)
-    small = [f"stage.{n}.tokens={PILOT}" for n in range(stages)]
-    pilot = run(begun(folder, f"{way}-pilot", f"{next(iter(WAYS))}-pilot"), budget, [*WAYS[way], *small])
-    place = begun(folder, f"{way}-{seed}", f"{way}-pilot")
-    done = run(place, budget, [*settings, *scaled(way, budget, settings, pilot, cpu_seconds)])
-    return done, sum(spent(done).values())
+    settings, shared = [*WAYS[way], f"training.seed={seed}"], next(iter(WAYS))
+    stages = load_recipe(RECIPE, [*plan.settings, *settings], plan.budget).stage
+    small = [f"stage.{n}.tokens={least(s, PILOT if plan.seconds else 256)}" for n, s in enumerate(stages)]
+    if plan.seconds:
+        pilot = run(begun(folder, f"{way}-pilot", f"{shared}-pilot"), plan, [*WAYS[way], *small])
+        sizes, before = scaled(stages, pilot, plan.seconds), f"{way}-pilot"
+    else:
+        sizes, before = small, f"{shared}-{seed}"
+    done = run(begun(folder, f"{way}-{seed}", before), plan, [*settings, *sizes])
+    return done, sum(spent(done))
 
 
 def context_of(run: Run, scratch: Path) -> Context:
@@ -116,7 +148,7 @@ def domains(run: Run, scratch: Path, limit: int) -> dict[str, list[str]]:
     context = context_of(run, scratch)
     found = {"law": probe_windows(context, "target", limit), "english": probe_windows(context, "replay", limit)}
     size = run.recipe.evaluate.window_bytes
-    for name, file in OTHERS.items():
+    for name, file in OTHERS.items() if DATA.is_dir() else ():
         documents = read_source(str(DATA / file), language="ko", license="", tally=Tally())
         found[name] = list(windows((d.text for d in documents), size, limit))
     return found
@@ -128,7 +160,7 @@ def measure(folder: Path, texts: dict[str, list[str]]) -> dict[str, Bits]:
     return {name: bits_per_byte(model, tokenizer, each, bos=bos) for name, each in texts.items()}
 
 
-def one_seed(folder: Path, budget: str, seed: int, cpu_seconds: float, limit: int, trial_steps: int) -> dict[str, Any]:
+def one_seed(folder: Path, plan: Plan, seed: int) -> dict[str, Any]:
     """Change of bits per byte against the base by way and domain, and what each way used."""
     kept = folder / f"seed-{seed}.json"
     if kept.exists():
@@ -137,11 +169,12 @@ def one_seed(folder: Path, budget: str, seed: int, cpu_seconds: float, limit: in
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
-        runs = {way: ours(way, folder, budget, seed, cpu_seconds) for way in WAYS}
+        runs = {way: ours(way, folder, plan, seed) for way in WAYS}
         any_run = runs["eeve7"][0]
-        texts, base = domains(any_run, scratch, limit), context_of(any_run, scratch).base_folder()
+        texts, base = domains(any_run, scratch, plan.measured_bytes), context_of(any_run, scratch).base_folder()
         before = measure(base, texts)
-        plain, cost = control(context_of(any_run, scratch), cpu_seconds, scratch, trial_steps)
+        seconds = plan.seconds or min(used for _, used in runs.values()) / 4
+        plain, cost = control(context_of(any_run, scratch), seconds, scratch, plan.trial_steps)
         folders = {way: (merged(done, scratch / way), used) for way, (done, used) in runs.items()}
         for way, (place, used) in (folders | {"qlora": (plain, cost["cpu_seconds"])}).items():
             after = measure(place, texts)
@@ -169,19 +202,18 @@ def table(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Every way, every seed; then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="1 seed, few seconds")
-    parser.add_argument("--cpu-seconds", type=float, help="what each training may use")
+    parser.add_argument("--quick", action="store_true", help="our samples, 1 seed, one step a stage")
+    parser.add_argument("--cpu-seconds", type=float, default=900.0, help="what each training may use")
     options = parser.parse_args()
-    if not DATA.is_dir():
+    if not options.quick and not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
-    budget, seeds, limit, trial = ("smoke", 1, 4096, 2) if options.quick else ("short", 3, 65_536, 4)
-    seconds = options.cpu_seconds or (45.0 if options.quick else 900.0)
+    plan, seeds = (QUICK, 1) if options.quick else (Plan("short", options.cpu_seconds, LAW, 65_536, 4), 3)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.quick else Path("runs/recipes")
         folder.mkdir(parents=True, exist_ok=True)
-        found = [one_seed(folder, budget, seed, seconds, limit, trial) for seed in range(1, seeds + 1)]
-        print(json.dumps(table(found) | {"cpu_seconds": seconds, "budget": budget}))
+        found = [one_seed(folder, plan, seed) for seed in range(1, seeds + 1)]
+        print(json.dumps(table(found) | {"cpu_seconds": plan.seconds, "budget": plan.budget}))
 
 
 if __name__ == "__main__":

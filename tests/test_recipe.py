@@ -291,6 +291,10 @@ def test_every_preset_is_a_recipe_in_every_budget(name: str, budget: str) -> Non
     [
         (["preset=leen"], "preset: 'leen' is none of cpt, eeve7, lean, qlora"),
         (["preset=lean"], "set init.row_untied = true"),
+        (
+            ["preset=lean", "init.row_untied=true", "stage.0.tokens=2047"],
+            "holds one step of them out, so it needs two steps, 2,048 tokens; it has 2,047",
+        ),
         (["stage.0.epochs=2"], "epochs, sweep: for output rows alone; training input.new moves hidden states"),
         (["stage.3.sweep=[1e-3]", "init.row_untied=true"], "sweep, pull: for stages that train output.new alone"),
         (['stage.3.train=["output.old","output.low"]', "stage.3.lr.lora=0.1"], "take one of them"),

@@ -93,6 +93,13 @@ class Recipe(Section):
                 f"stage {kept[0]!r} keeps hidden states, but on a tied base training an output row moves the input "
                 "too: set init.row_untied = true, or leave epochs and sweep out"
             )
+        step = max(self.training.tokens_per_step, self.training.window)
+        small = [s for s in self.stage if s.cached and s.train == ("output.new",) and s.tokens < 2 * step]
+        if small:
+            raise ValueError(
+                f"stage {small[0].name!r} goes over kept hidden states and holds one step of them out, so it needs two "
+                f"steps, {2 * step:,} tokens; it has {small[0].tokens:,}: give it more, or lower tokens_per_step"
+            )
         return self
 
     @model_validator(mode="after")
