@@ -356,3 +356,14 @@ def test_a_configuration_that_left_its_rows_to_the_default_says_them_once_they_g
     (grafted.base / "config.json").write_text(json.dumps(config), "utf-8")
     grafted.export(tmp_path / "model")
     assert config_of(tmp_path / "model")["text_config"]["vocab_size"] == grafted.expansion.rows
+
+
+@pytest.mark.parametrize(("said", "expected"), [("4.57.1", "4.57.1"), (None, "5.0.0")])
+def test_a_model_says_a_version_of_transformers_so_that_its_tokenizer_is_not_taken_for_a_broken_one(
+    said: str | None, expected: str, make_grafted: Callable[..., Grafted], tmp_path: Path
+) -> None:
+    grafted = make_grafted("gemma3", "tied", everything=False)
+    config = {k: v for k, v in config_of(grafted.base).items() if k != "transformers_version"}
+    (grafted.base / "config.json").write_text(json.dumps(config | ({"transformers_version": said} if said else {})))
+    grafted.export(tmp_path / "model")
+    assert config_of(tmp_path / "model")["transformers_version"] == expected

@@ -239,6 +239,9 @@ def _adapted(place: TensorPlace, name: str, learnt: Learnt, layer: str) -> Tenso
 
 def _adapt_config(config: dict[str, Any], size: int | None, *, untied: bool) -> None:
     """Another vocab_size and a head of its own, above and in text_config (multimodal models)."""
+    # Where none is said (models out of GGUF files), transformers 5 takes any large tokenizer for a Mistral with a wrong
+    # pattern and tells people to "fix" it.
+    config.setdefault("transformers_version", "5.0.0")
     text = config.get("text_config")
     if size is not None:
         if text is not None:
