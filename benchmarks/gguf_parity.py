@@ -5,17 +5,18 @@
 
 Ids: a vocabulary is expanded by five languages (Khmer, Bulgarian, Thai, Arabic, Korean) in every place (slots;
 appended, tied; appended, untied), written by `export_gguf` around random weights, and 10,000 lines of the language go
-through transformers' AutoTokenizer and llama.cpp. End to end: Gemma 3 270M with Korean pieces (rows: subword mean,
-untrained) on 50 prompts: transformers, the numbers of the f16 file put back into transformers, and llama.cpp serving
-that file. Loss: bits per byte of the stored numbers against the model's own, the same windows, 95 % paired bootstrap
-intervals. The base comes from a Q4_K_M file itself, so its body lies on that grid already: expect more for a body that
-was trained. Last line: one JSON object.
+through transformers' AutoTokenizer and llama.cpp, and through vLLM's where $VOCABGRAFT_VLLM or PATH has it. End to end:
+Gemma 3 270M with Korean pieces (rows: subword mean, untrained) on 50 prompts: transformers, the numbers of the f16 file
+put back into transformers, and llama.cpp serving that file. Loss: bits per byte of the stored numbers against the
+model's own, the same windows, 95 % paired bootstrap intervals. The base comes from a Q4_K_M file itself, so its body
+lies on that grid already: expect more for a body that was trained. Last line: one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,7 +38,9 @@ from vocabgraft.deployment.gguf_export import export_gguf
 from vocabgraft.deployment.merge import export_folder
 from vocabgraft.deployment.quantize import put_stored, quantize
 from vocabgraft.deployment.serve import LlamaServer, new_key
+from vocabgraft.deployment.vllm_server import environment, find_executable
 from vocabgraft.embedding.initialise import NewPieces, build_rows
+from vocabgraft.errors import MachineError
 from vocabgraft.evaluation.bits import Bits, bits_per_byte
 from vocabgraft.evaluation.statistics import paired_change
 from vocabgraft.models.load import load_model, quiet
@@ -107,11 +110,13 @@ def parity(base: Path, language: str, place: str, scratch: Path) -> dict[str, An
     ours = ids_of_transformers(folder, tuple(texts))
     with LlamaServer(scratch / "m.gguf", key=new_key(), context=256, threads=1, warmup=False) as server:
         theirs = server.tokenize_all(texts)
+    served = ids_of_vllm(folder, tuple(texts))
     new = set(added.ids)
     differing = [t for t, a, b in zip(texts, ours, theirs, strict=True) if a != b]
     return {
         "lines": len(texts),
         "equal": len(texts) - len(differing),
+        "equal_in_vllm": None if served is None else sum(a == b for a, b in zip(ours, served, strict=True)),
         "with_new_pieces": sum(not new.isdisjoint(ids) for ids in ours),
         "new_pieces": len(new),
         "pre": export["pre"],
@@ -127,6 +132,29 @@ def ids_of_transformers(folder: Path, texts: tuple[str, ...]) -> list[list[int]]
         found: list[list[int]] = AutoTokenizer.from_pretrained(folder)(list(texts), add_special_tokens=False)[
             "input_ids"
         ]
+    return found
+
+
+READS_AS_VLLM = """
+import json, sys
+from vllm.tokenizers import get_tokenizer
+read = get_tokenizer(sys.argv[1])
+print(json.dumps([read.encode(t, add_special_tokens=False) for t in json.load(sys.stdin)]))
+"""
+
+
+@lru_cache(maxsize=1)
+def ids_of_vllm(folder: Path, texts: tuple[str, ...]) -> list[list[int]] | None:
+    """Ids of each text from the tokenizer that vLLM makes of the folder; None where vLLM is not."""
+    try:
+        python = Path(find_executable()).with_name("python")
+    except MachineError:
+        return None
+    command = [str(python), "-c", READS_AS_VLLM, str(folder)]
+    done = subprocess.run(
+        command, input=json.dumps(texts), stdout=subprocess.PIPE, text=True, check=True, env=environment("-")
+    )
+    found: list[list[int]] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
