@@ -29,8 +29,8 @@ from vocabgraft.models.load import load_model
 from vocabgraft.pipeline import STEPS
 from vocabgraft.run import Run
 from vocabgraft.steps.context import Context, Silent
-from vocabgraft.steps.data import probe_windows, shuffled_texts
-from vocabgraft.steps.packing import rows_per_step
+from vocabgraft.steps.data import probe_windows
+from vocabgraft.steps.packing import rows_per_step, stretches
 from vocabgraft.steps.tokenizer import bos_of
 from vocabgraft.tokenizer.measure import changed_ids, encode, load_tokenizer
 from vocabgraft.training.graft import open_graft, save_graft, tensor_ids
@@ -64,8 +64,8 @@ def control(context: Context, cpu_seconds: float, scratch: Path, trial_steps: in
     tokenizer, (bos, _) = load_tokenizer(base), bos_of(base)
     packed = {}
     for side, count in (("target", 1500), ("replay", 1500)):
-        documents = shuffled_texts(context, side, recipe.training.seed)[:count]
-        packed[side] = pack_documents(encode(tokenizer, documents), recipe.training.window, bos)
+        texts = [s.text for s in stretches(context, side, recipe.training.seed)[:count]]
+        packed[side] = pack_documents(encode(tokenizer, texts), recipe.training.window, bos)
     stage = recipe.stage[5]
     mixture = Mixture(packed["target"], packed["replay"], stage.replay_share, 1, rows_per_step(recipe))
     lora = recipe.lora

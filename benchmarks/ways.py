@@ -143,4 +143,4 @@ def cached(groups: tuple[str, ...], model: Any, ids: Any, batch_at: BatchAt, ste
             schedule = Schedule(groups, steps, lr_new=1e-4, lr_old=1e-6)
             train(graft, batch_at, schedule, micro_batch=MICRO, cache=cache, on_step=lambda step, loss: tick())
         else:
-            train_cached(cache, graft.rows.new["output"], SETTINGS, epochs=1, seed=0, on_batch=tick)
+            train_cached(cache, graft.rows.new["output"], SETTINGS, held_out=1, epochs=1, seed=0, on_batch=tick)

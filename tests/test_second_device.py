@@ -80,8 +80,9 @@ def test_output_rows_train_there_over_kept_states(tied_world: Any, second_device
     graft = tied_world.graft(untie=True, device="cuda")
     batch_at = tied_world.mixture().batch
     cache = build_cache(graft, batch_at, 4, tmp_path, key="k", micro_batch=2, kept="fp8")
+    settings = [Setting(1e-2), Setting(1e-3, pull=0.1)]
     outcome, _ = train_cached(
-        cache, graft.rows.new["output"], [Setting(1e-2), Setting(1e-3, pull=0.1)], epochs=2, seed=0, dtype=torch.float32
+        cache, graft.rows.new["output"], settings, held_out=1, epochs=2, seed=0, dtype=torch.float32
     )
     assert outcome.trained[-1] < outcome.trained[0]
     graft.rows.load({"output.new": outcome.rows})

@@ -156,7 +156,8 @@ class Stage(Section):
     mix: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """Shares of sources in the rows of their side, by name, as in `{ laws = 0.5 }`; the others divide the rest."""
     epochs: Positive = 1
-    """Passes over hidden states that the first pass keeps (stages that train output rows alone); tokens are of one."""
+    """Passes over hidden states that the first pass keeps (stages that train output rows alone); tokens are of one. For
+    new rows a tenth of the steps reads other documents and says which rate and pass were best."""
     sweep: tuple[Rate, ...] = ()
     """Stages of `output.new` alone: rates tried beside lr.new in the same passes; held-out text picks one."""
     pull: Annotated[float, Field(ge=0)] = 0.0

@@ -99,7 +99,9 @@ def test_a_cached_pass_trains_as_the_loop_does(tied_world, tmp_path: Path, monke
     graft.rows.load({"output.new": start})
     cache = build(tied_world, graft, tmp_path)
     monkeypatch.setattr(cached_passes, "order", lambda cache, numbers, seed, epoch: list(numbers))
-    (found,) = train_cached(cache, start, [Setting(1e-2, weight_decay=0.1)], epochs=1, seed=0, dtype=torch.float32)
+    (found,) = train_cached(
+        cache, start, [Setting(1e-2, weight_decay=0.1)], held_out=1, epochs=1, seed=0, dtype=torch.float32
+    )
     schedule = Schedule(("output.new",), BATCHES - 1, lr_new=1e-2, weight_decay=0.1)
     done = train(graft, tied_world.mixture().batch, schedule, micro_batch=2)
     torch.testing.assert_close(found.rows, graft.rows.new["output"].detach(), rtol=1e-4, atol=1e-5)
@@ -112,9 +114,9 @@ def test_a_cached_pass_trains_as_the_loop_does(tied_world, tmp_path: Path, monke
 def test_settings_side_by_side_are_as_each_alone(tied_world, graft, tmp_path: Path) -> None:
     cache, start = build(tied_world, graft, tmp_path), far(graft)
     settings = [Setting(1e-3), Setting(3e-2), Setting(3e-2, pull=10.0)]
-    together = train_cached(cache, start, settings, epochs=3, seed=1)
+    together = train_cached(cache, start, settings, held_out=2, epochs=3, seed=1)
     for setting, found in zip(settings, together, strict=True):
-        (alone,) = train_cached(cache, start, [setting], epochs=3, seed=1)
+        (alone,) = train_cached(cache, start, [setting], held_out=2, epochs=3, seed=1)
         assert found.held_out == pytest.approx(alone.held_out, rel=1e-4)
     moved = [float((o.rows - start).norm()) for o in together]
     assert moved[2] < moved[1], "a pull holds rows near their start"
@@ -122,7 +124,7 @@ def test_settings_side_by_side_are_as_each_alone(tied_world, graft, tmp_path: Pa
 
 def test_training_that_does_not_help_gives_the_start_back(tied_world, graft, tmp_path: Path) -> None:
     cache, start = build(tied_world, graft, tmp_path), graft.rows.new["output"].detach()
-    (found,) = train_cached(cache, start, [Setting(0.99)], epochs=5, seed=0, warmup=0.0)
+    (found,) = train_cached(cache, start, [Setting(0.99)], held_out=1, epochs=5, seed=0, warmup=0.0)
     assert found.best == 0
     assert len(found.held_out) == 2, "it stopped after the first epoch that was no better"
     assert torch.equal(found.rows, start)
@@ -190,10 +192,11 @@ def test_every_epoch_has_an_order_of_its_own_and_reads_each_shard_once(tied_worl
         assert sum(a != b for a, b in pairwise(files)) == len(cache.shards) - 1
 
 
-def test_one_batch_is_too_few(tied_world, graft, tmp_path: Path) -> None:
-    cache = build_cache(graft, tied_world.mixture().batch, 1, tmp_path, key="k", micro_batch=2)
-    with pytest.raises(ModelError, match="1 batches; 2 are needed"):
-        train_cached(cache, graft.rows.new["output"].detach(), [Setting(1e-3)], epochs=1, seed=0)
+@pytest.mark.parametrize(("batches", "held_out"), [(1, 1), (2, 2), (2, 0)])
+def test_some_batches_train_and_some_judge(tied_world, graft, tmp_path: Path, batches: int, held_out: int) -> None:
+    cache = build_cache(graft, tied_world.mixture().batch, batches, tmp_path, key="k", micro_batch=2)
+    with pytest.raises(ModelError, match=f"{batches} batches, {held_out} of them held out; at least one of each"):
+        train_cached(cache, graft.rows.new["output"].detach(), [Setting(1e-3)], held_out=held_out, epochs=1, seed=0)
 
 
 @pytest.mark.parametrize("untie", [False, True])

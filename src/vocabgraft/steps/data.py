@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vocabgraft.corpus.dictionary import dictionary_file
 from vocabgraft.corpus.document import Document, Tally, describe_source, read_documents, read_source
@@ -170,13 +171,30 @@ def texts(context: Context, side: str, split: str) -> Iterator[str]:
 
 def shuffled_texts(context: Context, side: str, seed: int) -> list[str]:
     """Training texts of one side in an order fixed by the seed and each document's id."""
-    return [d.text for d in shuffled_documents(context, side, seed)]
-
-
-def shuffled_documents(context: Context, side: str, seed: int) -> list[Document]:
-    """The same as documents."""
     documents = read_documents(context.run.path("04-preprocess", f"{side}.train.jsonl"))
-    return sorted(documents, key=lambda d: hashlib.sha256(f"{seed}:{d.id}".encode()).digest())
+    return [d.text for d in sorted(documents, key=lambda d: hashlib.sha256(f"{seed}:{d.id}".encode()).digest())]
+
+
+class Stretch(NamedTuple):
+    """A part of a document that is read in one go."""
+
+    source: str
+    document: str
+    text: str
+
+
+def shuffled_stretches(context: Context, side: str, seed: int, size: int) -> list[Stretch]:
+    """Training texts of one side cut into stretches of at most `size` UTF-8 bytes, in an order fixed by the seed, each
+    document's id and the stretch's number.
+
+    A budget below the corpus so reads of many documents: of whole ones as long as a law it would see two or three.
+    """
+    found = []
+    for document in read_documents(context.run.path("04-preprocess", f"{side}.train.jsonl")):
+        for number, text in enumerate(windows([document.text], size, sys.maxsize)):
+            name = f"{seed}:{document.id}:{number}" if number else f"{seed}:{document.id}"
+            found.append((hashlib.sha256(name.encode()).digest(), Stretch(document.source, document.id, text)))
+    return [stretch for _, stretch in sorted(found)]
 
 
 def probe_windows(context: Context, side: str, limit: int) -> list[str]:

@@ -3,52 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context
-from vocabgraft.steps.data import shuffled_documents
+from vocabgraft.steps.data import Stretch, shuffled_stretches
 from vocabgraft.steps.mixing import shares, tokens_of
 from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 
-_ENCODED_TOGETHER = 64  # documents
+_ENCODED_TOGETHER = 64  # stretches
+_BYTES_A_TOKEN = 16  # of a window, for a stretch: two and a half windows of Korean, four of English
+_APART = 10  # one document in so many, where some are kept apart
+
+
+def stretches(context: Context, side: str, seed: int, apart: bool | None = None) -> list[Stretch]:
+    """One side's training text as stages read it. apart: only what `kept_apart` keeps apart, or only the rest."""
+    found = shuffled_stretches(context, side, seed, _BYTES_A_TOKEN * context.recipe.training.window)
+    return found if apart is None else kept_apart(found)[apart]
+
+
+def kept_apart(found: Sequence[Stretch]) -> tuple[list[Stretch], list[Stretch]]:
+    """Stretches to train on, and those of other documents to judge by: every tenth of a source, or one of a few.
+
+    Where each source is one document, the last tenth of all stretches.
+    """
+    documents: dict[str, dict[str, None]] = {}
+    for stretch in found:
+        documents.setdefault(stretch.source, {})[stretch.document] = None
+    chosen = {(s, d) for s, names in documents.items() for d in [*names][_APART - 1 :: _APART] or [*names][1:][-1:]}
+    if not chosen:
+        cut = len(found) - max(1, len(found) // _APART)
+        return list(found[:cut]), list(found[cut:])
+    sides: tuple[list[Stretch], list[Stretch]] = ([], [])
+    for stretch in found:
+        sides[(stretch.source, stretch.document) in chosen].append(stretch)
+    return sides
 
 
 def packed_corpus(context: Context, side: str, rows: int, seed: int) -> Any:
     """At least `rows` packed rows of one side's training text in the expanded tokenizer, or all there are.
 
-    Documents come in an order fixed by (seed, id), and no more are encoded than the rows need.
+    Stretches come in an order fixed by (seed, id, number), and no more are encoded than the rows need.
     """
-    return _packed(context, [d.text for d in shuffled_documents(context, side, seed)], rows)
+    return _packed(context, stretches(context, side, seed), rows)
 
 
-def _packed(context: Context, texts: list[str], rows: int) -> Any:
+def _packed(context: Context, some: Sequence[Stretch], rows: int) -> Any:
     from vocabgraft.corpus.mix import pack_documents
 
     _, folder = load_expansion(context)
     tokenizer, (bos, _) = load_tokenizer(folder), bos_of(folder)
     window = context.recipe.training.window
-    return pack_documents(_encoded(tokenizer, texts, rows * window), window, bos)
+    return pack_documents(_encoded(tokenizer, [s.text for s in some], rows * window), window, bos)
 
 
-def _packed_parts(context: Context, side: str, rows: int, seed: int, mix: Mapping[str, float]) -> tuple[Any, Any]:
+def _packed_parts(
+    context: Context, side: str, rows: int, seed: int, mix: Mapping[str, float], apart: bool | None
+) -> tuple[Any, Any]:
     """Packed rows of one side and where each source's begin, () where documents of all sources stand together."""
     from vocabgraft.corpus.mix import Part, joined
 
-    found = shares(context.recipe, tokens_of(context.run, side), rows, mix)
+    found, there = (
+        shares(context.recipe, tokens_of(context.run, side), rows, mix),
+        stretches(context, side, seed, apart),
+    )
     if found is None:
-        return packed_corpus(context, side, rows, seed), ()
-    texts: dict[str, list[str]] = {name: [] for name, share in found.items() if share}
-    for document in shuffled_documents(context, side, seed):
-        if document.source in texts:
-            texts[document.source].append(document.text)
+        return _packed(context, there, rows), ()
+    by_source: dict[str, list[Stretch]] = {name: [] for name, share in found.items() if share}
+    for stretch in there:
+        if stretch.source in by_source:
+            by_source[stretch.source].append(stretch)
+    # A source of one document has nothing apart; the others keep their shares among themselves.
+    by_source = {name: some for name, some in by_source.items() if some or not apart}
+    whole = sum(found[name] for name in by_source)
     packed, parts = [], []
-    for name, some in texts.items():
-        packed.append(_packed(context, some, math.ceil(rows * found[name]) + 1))
-        parts.append(Part(name, len(packed[-1]), found[name]))
+    for name, some in by_source.items():
+        share = found[name] / whole if apart else found[name]
+        packed.append(_packed(context, some, math.ceil(rows * share) + 1))
+        parts.append(Part(name, len(packed[-1]), share))
     return joined(*packed), tuple(parts)
 
 
@@ -70,18 +105,20 @@ def corpus_mixture(
     tokens: int,
     tokens_per_step: int | None = None,
     mix: Mapping[str, float] | None = None,
+    apart: bool | None = None,
 ) -> Any:
     """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step).
 
     tokens_per_step: None for the recipe's `training.tokens_per_step`, here and below. mix: as in a `[[stage]]`.
+    apart: as in `stretches`.
     """
     from vocabgraft.corpus.mix import Mixture
 
     context.reporter.say("packing text")
     together = rows_per_step(context.recipe, tokens_per_step)
     rows = steps_for(context.recipe, tokens, tokens_per_step) * together
-    target, target_parts = _packed_parts(context, "target", rows, seed, mix or {})
-    replay, replay_parts = _packed_parts(context, "replay", round(rows * replay_share) + 1, seed, mix or {})
+    target, target_parts = _packed_parts(context, "target", rows, seed, mix or {}, apart)
+    replay, replay_parts = _packed_parts(context, "replay", round(rows * replay_share) + 1, seed, mix or {}, apart)
     return Mixture(target, replay, replay_share, seed, together, target_parts, replay_parts)
 
 

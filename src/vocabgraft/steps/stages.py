@@ -9,7 +9,7 @@ from typing import Any
 from vocabgraft.recipe_sections import Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
-from vocabgraft.steps.kept import keep, sweep
+from vocabgraft.steps.kept import held_out_steps, keep, kept_batches, sweep
 from vocabgraft.steps.mixing import check_mix, told
 from vocabgraft.steps.packing import corpus_mixture, rows_per_step, schedule_of, steps_for
 from vocabgraft.steps.tokenizer import load_expansion
@@ -31,9 +31,10 @@ def train_stage(context: Context) -> StepResult:
     check_mix(context)
     graft = open_state(context, previous, with_adapters="lora" in stage.train)
     seed = context.recipe.training.seed + number
-    batches = corpus_mixture(context, stage.replay_share, seed, stage.tokens, mix=stage.mix)
+    apart = False if held_out_steps(context.recipe, stage) else None
+    batches = corpus_mixture(context, stage.replay_share, seed, stage.tokens, mix=stage.mix, apart=apart)
     if stage.cached:
-        metrics = _over_kept(context, graft, batches.batch, stage)
+        metrics = _over_kept(context, graft, kept_batches(context, batches, stage, seed), stage)
     else:
         steps = steps_for(context.recipe, stage.tokens)
         schedule = schedule_of(context.recipe, stage.train, stage.lr, steps, retain=stage.retain)

@@ -1,8 +1,9 @@
 """Train new output rows over an `OutputCache`, several settings side by side, each stopped by held-out text.
 
 All settings see the same tokens in the same order and share each product with the hidden states. Rows are overfitted
-easily by many passes, so one batch in `HELD_OUT` is never trained on; after each epoch it says how good the rows are,
-and a setting that got no better is done. What comes out of a setting are its rows at its best epoch.
+easily by many passes, so the last batches are never trained on; after each epoch they say how good the rows are, and a
+setting that got no better is done. What comes out of a setting are its rows at its best epoch. The last batches must be
+of other documents: rows that learn one law by heart are better on the rest of this law and worse on any other.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from vocabgraft.training.cached import Block, OutputCache
 from vocabgraft.training.loop import Schedule
 from vocabgraft.training.objective import capped
 
-HELD_OUT = 10  # one batch in so many
 _TOGETHER = 256  # tokens whose logits are held: with 4 settings of 6,143 rows 25 MB in float32
 
 
@@ -53,6 +53,7 @@ def train_cached(
     start: Tensor,
     settings: Sequence[Setting],
     *,
+    held_out: int,
     epochs: int,
     seed: int,
     warmup: float = 0.1,
@@ -63,14 +64,15 @@ def train_cached(
 ) -> list[Outcome]:
     """Outcomes of the settings, in their order, from rows `start` (N, D); a step is a batch of the cache.
 
-    dtype: type in which rows are multiplied, as the live matrix would. The order of batches is a pure function of
-    (seed, epoch). Raises ModelError for a cache with too few batches to hold one out and for a loss that is
-    not finite.
+    held_out: how many batches at the end only judge. dtype: type in which rows are multiplied, as the live matrix
+    would. The order of batches is a pure function of (seed, epoch). Raises ModelError for a cache that leaves none to
+    train on or none to judge by, and for a loss that is not finite.
     """
-    if len(cache) < 2:
-        raise ModelError(f"{cache.folder}: {len(cache)} batches; 2 are needed, one to train on and one to hold out")
-    kept = [n for n in range(len(cache)) if n % HELD_OUT == HELD_OUT - 1] or [len(cache) - 1]
-    learnt = sorted(set(range(len(cache))) - set(kept))
+    if not 0 < held_out < len(cache):
+        raise ModelError(
+            f"{cache.folder}: {len(cache)} batches, {held_out} of them held out; at least one of each is needed"
+        )
+    learnt, kept = range(len(cache) - held_out), range(len(cache) - held_out, len(cache))
     outcomes = [Outcome(s, start.detach().float().clone()) for s in settings]
     running = [_Running(o, start, epochs * len(learnt), warmup, clip, row_epsilon) for o in outcomes]
     _look(cache, kept, running, dtype)
