@@ -156,6 +156,17 @@ def test_epochs_are_those_of_the_text_that_was_read(told) -> None:
     assert line["epochs"] > 4
 
 
+def test_documents_kept_apart_are_of_the_sources_that_are_mixed(told) -> None:
+    context, mix = told(), {"laws": 0.6, "wiki": 0.0}
+    training = corpus_mixture(context, 0.0, 5, 4096, mix=mix, apart=False)
+    judging = corpus_mixture(context, 0.0, 5, 4096, mix=mix, apart=True)
+    for mixture in (training, judging):
+        assert {part.name: part.share for part in mixture.target_parts} == pytest.approx({"laws": 0.6, "notes": 0.4})
+        assert sources_drawn(context, mixture, 8)["wiki"] == 0
+    texts = [{tuple(row) for row in m.target.tokens.tolist()} for m in (training, judging)]
+    assert not texts[0] & texts[1]
+
+
 def test_a_temperature_lifts_small_sources_and_stops_at_the_most_epochs(told) -> None:
     context = told("data.temperature=5", "data.max_epochs=2")
     tokens = mixing.tokens_of(context.run, "target")

@@ -19,27 +19,29 @@ _BYTES_A_TOKEN = 16  # of a window, for a stretch: two and a half windows of Kor
 _APART = 10  # one document in so many, where some are kept apart
 
 
-def stretches(context: Context, side: str, seed: int, apart: bool | None = None) -> list[Stretch]:
-    """One side's training text as stages read it. apart: only what `kept_apart` keeps apart, or only the rest."""
-    found = shuffled_stretches(context, side, seed, _BYTES_A_TOKEN * context.recipe.training.window)
-    return found if apart is None else kept_apart(found)[apart]
+def stretches(context: Context, side: str, seed: int) -> list[Stretch]:
+    """One side's training text as stages read it."""
+    return shuffled_stretches(context, side, seed, _BYTES_A_TOKEN * context.recipe.training.window)
 
 
 def kept_apart(found: Sequence[Stretch]) -> tuple[list[Stretch], list[Stretch]]:
     """Stretches to train on, and those of other documents to judge by: every tenth of a source, or one of a few.
 
-    Where each source is one document, the last tenth of all stretches.
+    Where each source is one document, the last tenth of the longest one.
     """
-    documents: dict[str, dict[str, None]] = {}
-    for stretch in found:
-        documents.setdefault(stretch.source, {})[stretch.document] = None
-    chosen = {(s, d) for s, names in documents.items() for d in [*names][_APART - 1 :: _APART] or [*names][1:][-1:]}
+    documents: dict[str, dict[str, list[int]]] = {}
+    for number, stretch in enumerate(found):
+        documents.setdefault(stretch.source, {}).setdefault(stretch.document, []).append(number)
+    chosen: set[int] = set()
+    for names in documents.values():
+        each = list(names.values())
+        chosen.update(*(each[_APART - 1 :: _APART] or each[1:][-1:]))
     if not chosen:
-        cut = len(found) - max(1, len(found) // _APART)
-        return list(found[:cut]), list(found[cut:])
+        longest = max((numbers for names in documents.values() for numbers in names.values()), key=len, default=[])
+        chosen.update(longest[-max(1, len(longest) // _APART) :])
     sides: tuple[list[Stretch], list[Stretch]] = ([], [])
-    for stretch in found:
-        sides[(stretch.source, stretch.document) in chosen].append(stretch)
+    for number, stretch in enumerate(found):
+        sides[number in chosen].append(stretch)
     return sides
 
 
@@ -63,21 +65,24 @@ def _packed(context: Context, some: Sequence[Stretch], rows: int) -> Any:
 def _packed_parts(
     context: Context, side: str, rows: int, seed: int, mix: Mapping[str, float], apart: bool | None
 ) -> tuple[Any, Any]:
-    """Packed rows of one side and where each source's begin, () where documents of all sources stand together."""
+    """Packed rows of one side and where each source's begin, () where documents of all sources stand together.
+
+    apart: only documents that are kept apart (True), or only the others (False).
+    """
     from vocabgraft.corpus.mix import Part, joined
 
-    found, there = (
-        shares(context.recipe, tokens_of(context.run, side), rows, mix),
-        stretches(context, side, seed, apart),
-    )
+    found, there = shares(context.recipe, tokens_of(context.run, side), rows, mix), stretches(context, side, seed)
+    if found is not None:
+        there = [s for s in there if found.get(s.source)]
+    if apart is not None:
+        there = kept_apart(there)[apart]
     if found is None:
         return _packed(context, there, rows), ()
-    by_source: dict[str, list[Stretch]] = {name: [] for name, share in found.items() if share}
+    by_source: dict[str, list[Stretch]] = {name: [] for name in found}
     for stretch in there:
-        if stretch.source in by_source:
-            by_source[stretch.source].append(stretch)
+        by_source[stretch.source].append(stretch)
     # A source of one document has nothing apart; the others keep their shares among themselves.
-    by_source = {name: some for name, some in by_source.items() if some or not apart}
+    by_source = {name: some for name, some in by_source.items() if some}
     whole = sum(found[name] for name in by_source)
     packed, parts = [], []
     for name, some in by_source.items():
@@ -110,7 +115,7 @@ def corpus_mixture(
     """Target and replay text in the given share for a budget of tokens; a pure function of (seed, step).
 
     tokens_per_step: None for the recipe's `training.tokens_per_step`, here and below. mix: as in a `[[stage]]`.
-    apart: as in `stretches`.
+    apart: as in `_packed_parts`.
     """
     from vocabgraft.corpus.mix import Mixture
 
