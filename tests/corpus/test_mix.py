@@ -10,7 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vocabgraft.corpus.mix import NO_TARGET, Example, Mixture, Part, Rows, pack_documents, pack_examples, tail, windows
+from vocabgraft.corpus.mix import (
+    NO_TARGET,
+    Example,
+    Mixture,
+    Part,
+    Rows,
+    pack_documents,
+    pack_examples,
+    parts_of,
+    tail,
+    windows,
+)
 from vocabgraft.errors import DataError
 
 BOS = 2
@@ -190,6 +201,22 @@ def test_windows_joined_are_the_text_and_none_is_too_large(texts: list[str], siz
     cut = list(windows(texts, size, limit=10**9))
     assert "".join(cut) == "".join(texts)
     assert all(0 < len(w.encode()) <= size for w in cut)
+
+
+@given(st.text(max_size=400), st.integers(1, 300))
+def test_parts_joined_are_the_text(text: str, size: int) -> None:
+    parts = list(parts_of(text, size))
+    assert "".join(parts) == text
+    assert all(parts)
+
+
+@given(st.integers(1, 4000), st.integers(60, 600))
+def test_parts_are_of_nearly_one_length(words: int, size: int) -> None:
+    text = " ".join(f"혈압{n}" for n in range(words))
+    lengths = [len(part.encode()) for part in parts_of(text, size)]
+    assert max(lengths) - min(lengths) <= 2 * len(" 혈압9999".encode())
+    assert len(lengths) == max(1, round(len(text.encode()) / size))
+    assert not any(part.endswith(" ") for part in parts_of(text, size))
 
 
 def test_windows_are_cut_at_a_space() -> None:

@@ -195,17 +195,38 @@ def windows(texts: Iterable[str], size: int, limit: int) -> Iterator[str]:
         raw = text.encode()
         start = 0
         while start < len(raw):
-            end = min(start + size, len(raw))
-            if end < len(raw):
-                space = raw.rfind(b" ", start + size // 2, end)
-                end = space if space > 0 else end
-                while raw[end] & 0xC0 == 0x80:
-                    end -= 1
+            end = _cut(raw, start, start + size)
             if total + (end - start) > limit and total > 0:
                 return
             total += end - start
             yield raw[start:end].decode()
             start = end
+
+
+def parts_of(text: str, size: int) -> Iterator[str]:
+    """A text in parts of nearly one length, about `size` UTF-8 bytes, cut at a space where possible.
+
+    A text of up to one and a half sizes is one part.
+    """
+    raw = text.encode()
+    count = max(1, round(len(raw) / size))
+    start = 0
+    for number in range(1, count + 1):
+        end = _cut(raw, start, len(raw) * number // count)
+        if end > start:
+            yield raw[start:end].decode()
+        start = end
+
+
+def _cut(raw: bytes, start: int, end: int) -> int:
+    """Where to cut UTF-8 text at `end` or before: at its end, a space in the second half, or between characters."""
+    if end >= len(raw):
+        return len(raw)
+    space = raw.rfind(b" ", start + (end - start) // 2, end)
+    end = space if space > 0 else end
+    while raw[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
 
 
 def tail(text: str, size: int) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vocabgraft.corpus.dictionary import dictionary_file
 from vocabgraft.corpus.document import Document, Tally, describe_source, read_documents, read_source
-from vocabgraft.corpus.mix import tail, windows
+from vocabgraft.corpus.mix import parts_of, tail, windows
 from vocabgraft.corpus.source import locate
 from vocabgraft.durable import sha256_file, write_json
 from vocabgraft.errors import DataError, MachineError, VocabgraftError
@@ -184,14 +183,14 @@ class Stretch(NamedTuple):
 
 
 def shuffled_stretches(context: Context, side: str, seed: int, size: int) -> list[Stretch]:
-    """Training texts of one side cut into stretches of at most `size` UTF-8 bytes, in an order fixed by the seed, each
-    document's id and the stretch's number.
+    """Training texts of one side cut into stretches of about `size` UTF-8 bytes, in an order fixed by the seed, each
+    document's id and the stretch's number. A document of up to one and a half stretches is one.
 
     A budget below the corpus so reads of many documents: of whole ones as long as a law it would see two or three.
     """
     found = []
     for document in read_documents(context.run.path("04-preprocess", f"{side}.train.jsonl")):
-        for number, text in enumerate(windows([document.text], size, sys.maxsize)):
+        for number, text in enumerate(parts_of(document.text, size)):
             name = f"{seed}:{document.id}:{number}" if number else f"{seed}:{document.id}"
             found.append((hashlib.sha256(name.encode()).digest(), Stretch(document.source, document.id, text)))
     return [stretch for _, stretch in sorted(found)]
