@@ -22,8 +22,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from law import DATA, control
 from vocabgraft.corpus.document import Tally, read_source
 from vocabgraft.corpus.mix import windows
 from vocabgraft.deployment.merge import export_folder
+from vocabgraft.durable import digest, write_json
 from vocabgraft.evaluation.bits import Bits, bits_per_byte
 from vocabgraft.evaluation.statistics import mean_of_runs, paired_change
 from vocabgraft.machine import detect
@@ -50,6 +52,7 @@ RECIPE, LAST = "korean-gemma-270m", "37-stage7"
 WAYS = {"eeve7": ["preset=eeve7"], "lean": ["preset=lean", "init.row_untied=true"]}
 OTHERS = {"msdocs": "ko/msdocs.jsonl.zst", "reviews": "ko/nsmc_reviews.txt.zst"}
 PILOT = 1024  # tokens a stage
+OF_A_DOCUMENT = 3  # windows
 
 
 @dataclass(frozen=True)
@@ -145,47 +148,63 @@ def merged(run: Run, out: Path) -> Path:
     return out
 
 
-def domains(run: Run, scratch: Path, plan: Plan) -> dict[str, list[str]]:
+def domains(context: Context, plan: Plan) -> dict[str, list[str]]:
     """Windows of text that nothing trained on, by domain."""
-    context, limit = context_of(run, scratch), plan.measured_bytes
+    limit = plan.measured_bytes
     found = {"law": probe_windows(context, "target", limit), "english": probe_windows(context, "replay", limit)}
-    size = run.recipe.evaluate.window_bytes
+    size = context.recipe.evaluate.window_bytes
     for name, file in OTHERS.items() if plan.others else ():
         documents = read_source(str(DATA / file), language="ko", license="", tally=Tally())
-        found[name] = list(windows((d.text for d in documents), size, limit))
+        beginnings = ("".join(windows([d.text], size, OF_A_DOCUMENT * size)) for d in documents)
+        found[name] = list(windows(beginnings, size, limit))
     return found
 
 
-def measure(folder: Path, texts: dict[str, list[str]]) -> dict[str, Bits]:
-    """Bits per byte by domain."""
+def measured(kept: Path, texts: dict[str, list[str]], made: Callable[[], Path]) -> dict[str, Bits]:
+    """Bits per byte by domain of a folder; kept in a file, and not measured on the same windows again."""
+    key = digest(texts)
+    if kept.exists() and (found := json.loads(kept.read_text("utf-8")))["windows"] == key:
+        return {name: Bits(tuple(b["bits"]), tuple(b["bytes"]), b["tokens"]) for name, b in found["domains"].items()}
+    folder = made()
     model, tokenizer, (bos, _) = load_model(folder), load_tokenizer(folder), bos_of(folder)
-    return {name: bits_per_byte(model, tokenizer, each, bos=bos) for name, each in texts.items()}
+    bits = {name: bits_per_byte(model, tokenizer, each, bos=bos) for name, each in texts.items()}
+    write_json(kept, {"windows": key, "domains": {name: asdict(b) for name, b in bits.items()}})
+    return bits
+
+
+def plain(place: Path, context: Context, plan: Plan, seconds: float) -> tuple[Path, float]:
+    """The control's merged folder and the CPU-seconds it used; made once."""
+    told = place / "cost.json"
+    if not told.exists():
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        write_json(told, control(context, seconds, place, plan.trial_steps)[1])
+    return place / "model", float(json.loads(told.read_text("utf-8"))["cpu_seconds"])
 
 
 def one_seed(folder: Path, plan: Plan, seed: int) -> dict[str, Any]:
     """Change of bits per byte against the base by way and domain, and what each way used."""
-    kept = folder / f"seed-{seed}.json"
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        return found
-    found = {}
     with tempfile.TemporaryDirectory() as temporary:
         scratch = Path(temporary)
         runs = {way: ours(way, folder, plan, seed) for way in WAYS}
-        any_run = runs["eeve7"][0]
-        texts, base = domains(any_run, scratch, plan), context_of(any_run, scratch).base_folder()
-        before = measure(base, texts)
-        seconds = plan.seconds or min(used for _, used in runs.values()) / 4
-        plain, cost = control(context_of(any_run, scratch), seconds, scratch, plan.trial_steps)
-        folders = {way: (merged(done, scratch / way), used) for way, (done, used) in runs.items()}
-        for way, (place, used) in (folders | {"qlora": (plain, cost["cpu_seconds"])}).items():
-            after = measure(place, texts)
-            found[way] = {"cpu_seconds": round(used, 1), "bits_per_byte": {}, "change": {}}
-            for name, bits in after.items():
-                change = paired_change(before[name].bits, bits.bits, before[name].bytes)
-                found[way]["bits_per_byte"][name] = round(bits.per_byte, 5)
-                found[way]["change"][name] = [round(x, 5) for x in (change.relative, change.low, change.high)]
-    kept.write_text(json.dumps(found), "utf-8")
+        context = context_of(runs["eeve7"][0], scratch)
+        texts, costs = domains(context, plan), {way: used for way, (_, used) in runs.items()}
+        before = measured(folder / "base.json", texts, context.base_folder)
+        after = {
+            way: measured(folder / f"{way}-{seed}.json", texts, partial(merged, done, scratch / way))
+            for way, (done, _) in runs.items()
+        }
+        seconds = plan.seconds or min(costs.values()) / 4
+        place, costs["qlora"] = plain(folder / f"qlora-{seed}", context, plan, seconds)
+        after["qlora"] = measured(folder / f"qlora-{seed}.json", texts, lambda: place)
+    found: dict[str, Any] = {}
+    for way, domain in after.items():
+        changes = {n: paired_change(before[n].bits, bits.bits, before[n].bytes) for n, bits in domain.items()}
+        found[way] = {
+            "cpu_seconds": round(costs[way], 1),
+            "bits_per_byte": {n: round(bits.per_byte, 5) for n, bits in domain.items()},
+            "change": {n: [round(x, 5) for x in (c.relative, c.low, c.high)] for n, c in changes.items()},
+        }
     return found
 
 
@@ -210,7 +229,7 @@ def main() -> None:
     if not options.quick and not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
-    plan, seeds = (QUICK, 1) if options.quick else (Plan("short", options.cpu_seconds, LAW, 65_536, 4), 3)
+    plan, seeds = (QUICK, 1) if options.quick else (Plan("short", options.cpu_seconds, LAW, 16_384, 4), 3)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.quick else Path("runs/recipes")
         folder.mkdir(parents=True, exist_ok=True)
