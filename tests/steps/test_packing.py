@@ -7,10 +7,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vocabgraft.corpus.document import Document, write_documents
+from vocabgraft.errors import DataError
+from vocabgraft.recipe import load_recipe
+from vocabgraft.steps import packing
+from vocabgraft.steps.context import Silent
 from vocabgraft.steps.data import Stretch, shuffled_stretches, shuffled_texts
 from vocabgraft.steps.packing import kept_apart
 
@@ -52,6 +57,15 @@ def test_the_order_is_the_seed_s(tmp_path: Path) -> None:
 def test_short_documents_stand_in_the_order_of_documents(tmp_path: Path) -> None:
     context = corpus(tmp_path, [law(n, 2) for n in range(40)])
     assert [s.text for s in shuffled_stretches(context, "target", 5, 300)] == shuffled_texts(context, "target", 5)
+
+
+def test_one_short_document_cannot_be_judged_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = corpus(tmp_path, [law(1, 2)])
+    context.recipe = load_recipe("tiny-cpu")
+    context.reporter = Silent()
+    monkeypatch.setattr(packing, "tokens_of", lambda run, side: {"s": 40})
+    with pytest.raises(DataError, match=r"^target text: one short document.*leave epochs and sweep out"):
+        packing.corpus_mixture(context, 0.1, 1, 4096, apart=False)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 30)), min_size=1))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from vocabgraft.errors import DataError
 from vocabgraft.recipe import Recipe
 from vocabgraft.recipe_sections import Rates
 from vocabgraft.steps.context import Context
@@ -76,6 +77,11 @@ def _packed_parts(
         there = [s for s in there if found.get(s.source)]
     if apart is not None:
         there = kept_apart(there)[apart]
+        if not there:
+            raise DataError(
+                f"{side} text: one short document, and a stage over kept hidden states wants another to judge by; "
+                "give more text, or leave epochs and sweep out"
+            )
     if found is None:
         return _packed(context, there, rows), ()
     by_source: dict[str, list[Stretch]] = {name: [] for name in found}
