@@ -1,7 +1,7 @@
 """Which path is worth its CPU-seconds: EEVE's seven stages, the lean path, or adapters without any new piece.
 
     python benchmarks/training_recipes.py            3 seeds, 900 CPU-seconds a training: hours
-    python benchmarks/training_recipes.py --quick    our samples, 1 seed, one step a stage: 7 CPU-minutes on AVX2
+    python benchmarks/training_recipes.py --quick    our samples, 1 seed, one step a stage: 9 CPU-minutes on AVX2
 
 eeve7   the preset of that name: seven stages
 lean    the preset of that name, new rows untied: output rows over kept hidden states, then adapters and new rows
