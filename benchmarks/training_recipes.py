@@ -1,7 +1,7 @@
 """Which path is worth its CPU-seconds: EEVE's seven stages, the lean path, or adapters without any new piece.
 
     python benchmarks/training_recipes.py            3 seeds, 900 CPU-seconds a training: hours
-    python benchmarks/training_recipes.py --quick    our samples, 1 seed, one step a stage: 9 CPU-minutes on AVX2
+    python benchmarks/training_recipes.py --quick    the same for the tiny recipe's random weights: plumbing, 3 minutes
 
 eeve7   the preset of that name: seven stages
 lean    the preset of that name, new rows untied: output rows over kept hidden states, then adapters and new rows
@@ -48,7 +48,7 @@ from vocabgraft.steps.tokenizer import bos_of, load_expansion
 from vocabgraft.tokenizer.measure import load_tokenizer
 from vocabgraft.training.graft import tensor_ids
 
-RECIPE, LAST = "korean-gemma-270m", "37-stage7"
+LAST = "37-stage7"
 WAYS = {"eeve7": ["preset=eeve7"], "lean": ["preset=lean", "init.row_untied=true"]}
 OTHERS = {"msdocs": "ko/msdocs.jsonl.zst", "reviews": "ko/nsmc_reviews.txt.zst"}
 PILOT = 1024  # tokens a stage
@@ -57,10 +57,11 @@ OF_A_DOCUMENT = 3  # windows
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is trained and measured. seconds: CPU-seconds of a training; None for one step a stage."""
+    """What is trained and measured, and how much. seconds: CPU-seconds of a training."""
 
+    recipe: str
     budget: str
-    seconds: float | None
+    seconds: float
     settings: list[str]
     measured_bytes: int
     trial_steps: int
@@ -72,19 +73,12 @@ LAW = [
     f'data.replay=["{DATA}/en/medical.jsonl.zst"]',
     "evaluate.probe_bytes=4096",  # between stages only; what is reported is measured on more, at the end
 ]
-QUICK = Plan(
-    "smoke",
-    None,
-    ["init.tokens=256", "init.tokens_per_step=256", "training.tokens_per_step=256", "evaluate.probe_bytes=1024"],
-    1024,
-    2,
-    others=False,
-)
+QUICK = Plan("tiny-cpu", "smoke", 2.0, ["init.max_rise=50.0"], 1024, 2, others=False)
 
 
 def run(folder: Path, plan: Plan, settings: list[str]) -> Run:
     """The recipe up to its last stage, in a process of its own; what is done is not done again."""
-    command = [sys.executable, "-m", "vocabgraft", "run", RECIPE, "--folder", str(folder), "--budget", plan.budget]
+    command = [sys.executable, "-m", "vocabgraft", "run", plan.recipe, "--folder", str(folder), "--budget", plan.budget]
     command += ["--until", LAST, *(word for s in [*plan.settings, *settings] for word in ("--set", s))]
     subprocess.run(command, check=True, stdout=sys.stderr)
     return Run.open(folder)
@@ -120,14 +114,11 @@ def begun(folder: Path, name: str, before: str) -> Path:
 def ours(way: str, folder: Path, plan: Plan, seed: int) -> tuple[Run, float]:
     """A pilot, then the run; what its stages used."""
     settings, shared = [*WAYS[way], f"training.seed={seed}"], next(iter(WAYS))
-    stages = load_recipe(RECIPE, [*plan.settings, *settings], plan.budget).stage
-    small = [f"stage.{n}.tokens={least(s, PILOT if plan.seconds else 256)}" for n, s in enumerate(stages)]
-    if plan.seconds:
-        pilot = run(begun(folder, f"{way}-pilot", f"{shared}-pilot"), plan, [*WAYS[way], *small])
-        sizes, before = scaled(stages, pilot, plan.seconds), f"{way}-pilot"
-    else:
-        sizes, before = small, f"{shared}-{seed}"
-    done = run(begun(folder, f"{way}-{seed}", before), plan, [*settings, *sizes])
+    stages = load_recipe(plan.recipe, [*plan.settings, *settings], plan.budget).stage
+    small = [f"stage.{n}.tokens={least(stage, PILOT)}" for n, stage in enumerate(stages)]
+    pilot = run(begun(folder, f"{way}-pilot", f"{shared}-pilot"), plan, [*WAYS[way], *small])
+    sizes = scaled(stages, pilot, plan.seconds)
+    done = run(begun(folder, f"{way}-{seed}", f"{way}-pilot"), plan, [*settings, *sizes])
     return done, sum(spent(done))
 
 
@@ -194,8 +185,7 @@ def one_seed(folder: Path, plan: Plan, seed: int) -> dict[str, Any]:
             way: measured(folder / f"{way}-{seed}.json", texts, partial(merged, done, scratch / way))
             for way, (done, _) in runs.items()
         }
-        seconds = plan.seconds or min(costs.values()) / 4
-        place, costs["qlora"] = plain(folder / f"qlora-{seed}", context, plan, seconds)
+        place, costs["qlora"] = plain(folder / f"qlora-{seed}", context, plan, plan.seconds)
         after["qlora"] = measured(folder / f"qlora-{seed}.json", texts, lambda: place)
     found: dict[str, Any] = {}
     for way, domain in after.items():
@@ -223,13 +213,14 @@ def table(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     """Every way, every seed; then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="our samples, 1 seed, one step a stage")
+    parser.add_argument("--quick", action="store_true", help="the tiny recipe, random weights, 1 seed")
     parser.add_argument("--cpu-seconds", type=float, default=900.0, help="what each training may use")
     options = parser.parse_args()
     if not options.quick and not DATA.is_dir():
         print(json.dumps({"skipped": f"{DATA} is not here; this benchmark needs the development data"}))
         return
-    plan, seeds = (QUICK, 1) if options.quick else (Plan("short", options.cpu_seconds, LAW, 16_384, 4), 3)
+    full = Plan("korean-gemma-270m", "short", options.cpu_seconds, LAW, 16_384, 4)
+    plan, seeds = (QUICK, 1) if options.quick else (full, 3)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if options.quick else Path("runs/recipes")
         folder.mkdir(parents=True, exist_ok=True)
