@@ -89,7 +89,9 @@ def test_sources_of_the_package_and_the_hub_are_well_formed(name):
 def test_a_gated_base_says_how_to_get_it(name):
     base = load_recipe(name).base
     assert base.kind == "hub"
-    assert f"https://huggingface.co/{base.source}" in base.gate
+    repository, _, commit = base.source.partition("@")
+    assert f"https://huggingface.co/{repository}" in base.gate
+    assert re.fullmatch("[0-9a-f]{40}", commit)
     assert "--set base.kind=folder" in base.gate
     assert "Health AI Developer Foundations" in base.license
 

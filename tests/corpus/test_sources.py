@@ -115,6 +115,12 @@ def test_a_part_and_a_commit_are_asked_of_the_hub() -> None:
     assert (hub.dataset, hub.config, hub.revision, hub.split) == ("sean0042/KorMedMCQA", "nurse", "abc", "train")
 
 
+def test_without_a_commit_the_pinned_one_is_asked_for() -> None:
+    hub = locate("source:wikipedia-ko").hub
+    assert hub.revision == catalogue()["wikipedia-ko"].revision
+    assert locate("source:kbmc").hub.revision is None
+
+
 class Hub:
     """Answers of a hub."""
 

@@ -28,7 +28,13 @@ ROWS: dict[str, dict[str, Any]] = {
         "id": "x", "question": "Which?", "opa": "one", "opb": "two", "opc": "three", "opd": "four", "cop": 1,
         "subject_name": "Anatomy",
     },
-    "pubmedqa": {"QUESTION": "Does it help?", "CONTEXTS": ["We tried.", "It did."], "final_decision": "no"},
+    "pubmedqa": {
+        "id": "7", "subject_name": None,
+        "data": {
+            "Question": "Does it help?", "Context": ["We tried.", "It did."], "Correct Option": "B",
+            "Options": {"A": "yes", "B": "no", "C": "maybe"},
+        },
+    },
     "mmlu-medical": {"question": "Which?", "choices": ["one", "two", "three"], "answer": 1, "subject": "anatomy"},
 }  # fmt: skip
 
@@ -71,6 +77,13 @@ def test_one_part_of_a_benchmark_can_be_named(hub: list[Any]) -> None:
     assert (found.id, found.subject, found.cluster) == ("kormedmcqa-nurse-1", "doctor", "doctor-2020-1")
 
 
+def test_where_no_commit_is_named_the_pinned_one_is_read(hub: list[Any]) -> None:
+    pinned = [name for name in ROWS if catalogue()[name].revision]
+    read_questions([f"benchmark:{name}" for name in pinned], Tally())
+    assert {h.dataset: h.revision for h in hub} == {catalogue()[n].dataset: catalogue()[n].revision for n in pinned}
+    assert set(ROWS) - set(pinned) == {"kormedlawqa"}
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_a_copy_at_hand_is_read_in_the_hubs_form(tmp_path: Path, name: str) -> None:
     path = tmp_path / "copy.jsonl"
@@ -102,7 +115,7 @@ def test_rows_that_read_differently_are_dropped_and_counted(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("benchmark:kormedmcqa", "which commit"),
+        ("benchmark:kormedlawqa", "which commit"),
         ("benchmark:kormedmqca@main", "did you mean 'kormedmcqa'"),
         ("benchmark:kormedmcqa/vet@main", "its parts: doctor, nurse, pharm, dentist"),
         ("benchmark:kbmc@main", "no questions"),

@@ -105,8 +105,9 @@ def test_tuning_on_what_forbids_commerce_has_to_be_said(recipe, tmp_path: Path) 
 
 def test_the_run_stops_at_the_sources_and_says_all(done, tmp_path: Path) -> None:
     path = saved(tmp_path / "copy.jsonl", read_questions(["samples:questions_ko"], Tally())[:4])
+    asked = "evaluate.replay_questions=['benchmark:kormedlawqa']"
     with pytest.raises(DataError) as told:
-        done(f"instruct.questions=['benchmark:kormedmcqa={path}']", "evaluate.replay_questions=['benchmark:medqa']")
+        done(f"instruct.questions=['benchmark:kormedmcqa={path}']", asked)
     assert "2 of the recipe's sources cannot be had" in str(told.value)
     assert "which commit" in str(told.value)
     assert "non_commercial" in str(told.value)

@@ -7,13 +7,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from vocabgraft.errors import DataError
 
 _NAME = re.compile(r"(\w+):([\w-]+)(?:/([\w.-]+))?(?:@([\w./-]+)|=(.+))?")
+
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Entry(Protocol):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from vocabgraft.corpus.catalogue import look_up, read_catalogue
+from vocabgraft.corpus.catalogue import Commit, look_up, read_catalogue
 from vocabgraft.errors import DataError
 
 PREFIX = "source:"
@@ -33,6 +33,8 @@ class Source(BaseModel):
     title: str
     language: str
     dataset: str
+    revision: Commit | None = None
+    """What is read where a source string names no commit; None for the newest."""
     configs: tuple[str, ...] = ()
     split: str = "train"
     text: str
@@ -120,4 +122,5 @@ def named(source: str) -> Named:
     found, config, revision, path = look_up(source, catalogue(), kind="source", form=form, more=more)
     if config is None and path is None and len(found.configs) > 1:
         raise DataError(f"source {found.name!r} has several parts; name one: source:{found.name}/{found.configs[0]}, …")
-    return Named(source=found, config=config or next(iter(found.configs), None), revision=revision, path=path)
+    config, revision = config or next(iter(found.configs), None), revision or found.revision
+    return Named(source=found, config=config, revision=revision, path=path)

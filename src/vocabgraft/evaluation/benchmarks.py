@@ -1,7 +1,8 @@
 """Published benchmarks by name: where they are, how their rows read, under which terms.
 
-    benchmark:kormedmcqa@COMMIT            the hub's data set at that commit, all its parts
-    benchmark:kormedmcqa/nurse@COMMIT      one part
+    benchmark:kormedmcqa                   the hub's data set at the commit that is pinned here, all its parts
+    benchmark:kormedmcqa@COMMIT            the same at another commit
+    benchmark:kormedmcqa/nurse             one part
     benchmark:kormedmcqa=my/copy.jsonl     a copy at hand, rows as on the hub or as `questions` reads them
 
 What is known of each is in benchmarks.toml.
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from vocabgraft.corpus.catalogue import look_up, read_catalogue
+from vocabgraft.corpus.catalogue import Commit, look_up, read_catalogue
 from vocabgraft.corpus.source import HubName, open_hub
 from vocabgraft.errors import DataError
 
@@ -32,6 +33,8 @@ class Benchmark(BaseModel):
     language: str
     kind: Literal["questions", "text"] = "questions"
     dataset: str
+    revision: Commit | None = None
+    """What is read where a source string names no commit."""
     configs: tuple[str, ...] = ()
     split: str
     items: int | None = None
@@ -52,12 +55,12 @@ class Benchmark(BaseModel):
     def standard(self, row: Mapping[str, Any], config: str = "") -> dict[str, Any]:
         """The row as `questions` reads it; one that reads so already is left as it is."""
         columns = (self.options,) if isinstance(self.options, str) else self.options
-        if any(c not in row for c in (self.question, self.answer, *columns[:2])):
+        if any(_field(row, c) is None for c in (self.question, self.answer, *columns[:2]) if c):
             return dict(row)
         own = {"question": self._question(row), "options": self._options(row)}
         subject = str(row.get(self.subject) or row.get("subject") or config)
         cluster = "-".join(str(row.get(c, "")) for c in self.cluster)
-        return {**row, **own, "answer": self._answer(row[self.answer]), "subject": subject} | (
+        return {**row, **own, "answer": self._answer(_field(row, self.answer)), "subject": subject} | (
             {"cluster": f"{subject}-{cluster}"} if cluster.strip("-") else {}
         )
 
@@ -65,19 +68,27 @@ class Benchmark(BaseModel):
         if isinstance(self.counts, tuple):
             return list(self.counts)
         if isinstance(self.options, str):
-            return row[self.options]
+            return _field(row, self.options)
         return [row[c] for c in self.options if row.get(c)]
 
     def _question(self, row: Mapping[str, Any]) -> Any:
-        context = row.get(self.context) if self.context else None
-        texts = [context] if isinstance(context, str) else list(context or [])
-        return "\n".join([*map(str, texts), str(row[self.question])]) if texts else row[self.question]
+        context = _field(row, self.context) if self.context else None
+        texts, question = [context] if isinstance(context, str) else list(context or []), _field(row, self.question)
+        return "\n".join([*map(str, texts), str(question)]) if texts else question
 
     def _answer(self, value: Any) -> Any:
         if isinstance(self.counts, tuple):
             return self.counts.index(value) + 1 if value in self.counts else None
         number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
         return number + 1 if self.counts == "from zero" and isinstance(number, int) else number
+
+
+def _field(row: Mapping[str, Any], column: str) -> Any:
+    """A value of a row; 'data.Question' is a field of a column. None where there is none."""
+    value: Any = row
+    for part in column.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 @cache
@@ -118,8 +129,8 @@ class Named(BaseModel):
 
 def named(source: str) -> Named:
     """Take apart a source string; DataError for a name, part or form that is unknown."""
-    form = "benchmark:NAME[/PART]@COMMIT or benchmark:NAME=PATH"
+    form = "benchmark:NAME[/PART][@COMMIT] or benchmark:NAME=PATH"
     found, config, revision, path = look_up(source, catalogue(), kind="benchmark", form=form)
     if found.kind != "questions":
         raise DataError(f"benchmark {found.name!r} has no questions; {found.note}")
-    return Named(benchmark=found, config=config, revision=revision, path=path)
+    return Named(benchmark=found, config=config, revision=revision or found.revision, path=path)
