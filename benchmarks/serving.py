@@ -138,7 +138,8 @@ class NotUp(Exception):
 def served(form: Format, model: Path, threads: int) -> Iterator[tuple[Client, int]]:
     """A server in a process of its own, and the id of the process."""
     command = [sys.executable, __file__, "--serve", form.engine, str(model), form.dtype, str(threads)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": f"0-{threads - 1}"}
+    ours = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))  # vLLM binds its threads, and to all cores
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "VLLM_CPU_OMP_THREADS_BIND": ours}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
