@@ -107,7 +107,7 @@ def test_the_command_is_safe_and_says_bfloat16(served, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("version", "wanted"), [("0.32.0+cpu", 0.4), ("0.32.0", 0.9), ("0.32.0+cu129", 0.9)])
-def test_on_a_cpu_it_asks_for_what_is_free(
+def test_on_a_cpu_it_asks_for_what_is_free_and_keeps_what_it_needs(
     stand_in: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, wanted: float
 ) -> None:
     monkeypatch.setattr(vllm_server, "free_memory", lambda: 0.5)
@@ -115,6 +115,12 @@ def test_on_a_cpu_it_asks_for_what_is_free(
     with VllmServer(folder, key="k", name="m"):
         words = json.loads(log.read_text("utf-8"))["argv"]
     assert float(words[words.index("--gpu-memory-utilization") + 1]) == wanted
+    if wanted == 0.9:
+        assert "--kv-cache-memory-bytes" not in words  # a GPU is the server's alone
+        return
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    numbers = 2 * config["num_hidden_layers"] * config["num_key_value_heads"] * config["head_dim"] * 512
+    assert int(words[words.index("--kv-cache-memory-bytes") + 1]) == 4 * 2 * numbers
 
 
 def test_dangerous_settings_are_off_and_the_key_is_not_on_the_command_line(served) -> None:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
@@ -40,6 +41,7 @@ _LOG_LINES = 15
 _CAUSE = re.compile(r"\b[A-Z]\w*(?:Error|Exception): ")
 _CAUSES = 5
 _FREE_FOR_VLLM = 0.8
+_AT_ONCE = 4  # texts of full length that a server on a CPU has room for
 # vLLM leaves out the marks of thinking as special pieces unless asked not to.
 _EXTRA = {"skip_special_tokens": False}
 
@@ -78,9 +80,13 @@ class VllmServer:
         self.forward = Forward(self.url, self.key, extra=_EXTRA)
         self._log = tempfile.TemporaryFile()
         context = min(self.context, _longest(self.folder))
-        # On a CPU the share is of the computer's memory, of which others hold a part: vLLM refuses what is not free.
-        memory = min(self.memory, round(_FREE_FOR_VLLM * free_memory(), 2)) if on_cpu else self.memory
-        command = [executable, *command_line(self.folder, self.name, port, context, memory), *self.arguments]
+        memory, room = self.memory, list[str]()
+        if on_cpu:
+            # The share is of the computer's memory, of which others hold a part: vLLM refuses what is not free. Unless
+            # told how much its texts need it keeps all of its share, and the system ends the next one who wants some.
+            memory = min(memory, round(_FREE_FOR_VLLM * free_memory(), 2))
+            room = ["--kv-cache-memory-bytes", str(_AT_ONCE * _text_bytes(self.folder, context))]
+        command = [executable, *command_line(self.folder, self.name, port, context, memory), *room, *self.arguments]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -158,8 +164,20 @@ def environment(key: str) -> dict[str, str]:
 
 def _longest(folder: Path) -> int:
     """The longest text the model was made for; vLLM does not start when asked for more."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return int((config.get("text_config") or config).get("max_position_embeddings", 1 << 30))
+    return int(_text_config(folder).get("max_position_embeddings", 1 << 30))
+
+
+def _text_bytes(folder: Path, tokens: int) -> int:
+    """What keys and values of a text take in bfloat16, were all layers to look at all of it."""
+    config = _text_config(folder)
+    heads = config["num_attention_heads"]
+    width = config.get("head_dim") or config["hidden_size"] // heads
+    return int(2 * 2 * tokens * config["num_hidden_layers"] * config.get("num_key_value_heads", heads) * width)
+
+
+def _text_config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+    return config.get("text_config") or config
 
 
 def find_executable() -> str:
