@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vocabgraft.machine import give_back_memory
 from vocabgraft.recipe_sections import Stage
 from vocabgraft.steps.context import Context, StepResult
 from vocabgraft.steps.embedding import open_state, probe
@@ -46,6 +47,7 @@ def train_stage(context: Context) -> StepResult:
     if graft.adapters and context.recipe.lora.body != "bf16":
         # Measured as it will ship: adapters on the full-precision body, not on the 4-bit one they trained on.
         del graft
+        give_back_memory()  # parts of a model refer to each other: without this, both are held
         graft = open_state(context, context.out, with_adapters=True, body="bf16")
     metrics["bits_per_byte"] = probe(context, graft.model, load_expansion(context)[1])
     return StepResult({"name": stage.name, "train": list(stage.train), **metrics})
