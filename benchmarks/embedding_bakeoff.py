@@ -1,8 +1,8 @@
 """Ways to start new rows, side by side on a real model: every method, at once and after a probe, over seeds.
 
-    python benchmarks/embedding_bakeoff.py             medical law, 6,143 pieces, 3 seeds of 50 steps: many hours
+    python benchmarks/embedding_bakeoff.py             medical law, 6,143 pieces, 3 seeds of 50 steps: an hour or two
     python benchmarks/embedding_bakeoff.py --smollm2   the same on SmolLM2-135M, pieces appended
-    python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: 5 CPU-minutes on AVX2
+    python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: a minute (AVX2 alone: 5)
 
 The probe trains new rows on both routes with the body frozen, 256 tokens a step. Bits per byte are of held-out target
 text. The default is the recipe's at full size (SmolLM2: of any-language), taught for as long as fits into a minute.
@@ -48,7 +48,7 @@ TRAINED = 131_072  # tokens an epoch of the rows that show what a start could wi
 # are noisier: larger steps of more text (docs/log.md).
 LONGER = {
     "gemma": {"init.tokens": 32_768, "init.tokens_per_step": 4096},
-    "smollm2": {"init.tokens": 65_536, "init.tokens_per_step": 16_384},
+    "smollm2": {"init.tokens": 131_072, "init.tokens_per_step": 16_384},
 }
 SMOLLM2 = [
     "base.kind=folder", "base.name=smollm2-135m", "base.source={}", "base.license=Apache-2.0", "tokenizer.place=append",
