@@ -2,7 +2,7 @@
 
     python benchmarks/embedding_bakeoff.py             medical law, 6,143 pieces, 3 seeds of 50 steps: an hour or two
     python benchmarks/embedding_bakeoff.py --smollm2   the same on SmolLM2-135M, pieces appended
-    python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: a minute (AVX2 alone: 5)
+    python benchmarks/embedding_bakeoff.py --quick     our samples, 512 pieces, 1 seed of 1 step: a minute (AVX2: 5)
 
 The probe trains new rows on both routes with the body frozen, 256 tokens a step. Bits per byte are of held-out target
 text. The default is the recipe's at full size (SmolLM2: of any-language), taught for as long as fits into a minute.
